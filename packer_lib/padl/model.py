@@ -1,0 +1,112 @@
+"""What a PADL file says, as frozen values; standard library only. Nothing here checks anything (see `check`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+PackageMode = Literal["api", "stream"]
+DeployMode = Literal["local", "remote"]
+OnError = Literal["fail", "skip", "dead_letter"]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Bounds of one batch. `max_wait_ms` 0: take what is waiting, never wait for more."""
+
+    max_size: int = 1024
+    max_wait_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Golden:
+    """The golden request of a step: `input` in, and `output` out where it is given (numbers compared within 1e-4)."""
+
+    input: Any
+    output: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One entry of `pipeline`. `inputs` and `outputs` hold queue ids or names of neighbouring steps, as written."""
+
+    name: str
+    kind: Literal["model", "code"]
+    path: str
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    machine: str | None = None
+    # model
+    framework: str | None = None
+    serializer: str | None = None
+    sha256: str | None = None
+    input_format: str = "json"
+    output_format: str = "json"
+    # code
+    entrypoint: str = "main.py"
+    function: str = "handler"
+    ref: str | None = None
+    # both (PADL 1.1)
+    description: str = ""
+    replicas: int = 1
+    batch: Batch = Batch()
+    on_error: OnError = "fail"
+    dead_letter: str | None = None
+    test: Golden | None = None
+    port: int | None = None
+    env: dict[str, str] = field(default_factory=dict)
+    resources: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """`options` holds the connector's further props (`role`, `qos`, `config`, `username`, `pass_env` …), never a secret."""
+
+    id: str
+    connector: str
+    server: str
+    port: int
+    topic: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class SecretRef:
+    """Where a secret is, never what it is: an environment variable, an Airflow connection, a key file, or a place in the PADL."""
+
+    kind: Literal["env", "conn", "file", "padl"]
+    where: str
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    id: str
+    hostname: str
+    user: str | None = None
+    port: int = 22
+    secret: SecretRef | None = None
+    host_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """One PADL file. Steps, queues and machines stay in the order of the file."""
+
+    version: str
+    id: str
+    containerized: bool
+    package_mode: PackageMode
+    deploy_mode: DeployMode
+    steps: tuple[Step, ...]
+    queues: tuple[Queue, ...] = ()
+    machines: tuple[Machine, ...] = ()
+    # PADL 1.1
+    schedule: str | None = None
+    autodeploy: bool = True
+    retries: int = 2
+    owner: str = "mlpacker"
+    tags: tuple[str, ...] = ()
+    description: str = ""
+    env: dict[str, str] = field(default_factory=dict)
+    file: str = ""
+    warnings: tuple[str, ...] = ()

@@ -1,0 +1,96 @@
+"""What there is to plug in, one explicit table per kind; standard library only, read by the orchestrator and the runtime.
+
+`target` is `module:Class` inside this package, imported only when used. `requires` are pip requirements, installed in a bundle
+only when a unit uses the entry; pyproject's extras are the same lists (held by a test).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib import import_module
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Plugin:
+    """`modules` are the runtime files (below this package) that the entry needs in a bundle beside the core."""
+
+    name: str
+    target: str
+    modules: tuple[str, ...]
+    requires: tuple[str, ...]
+    serializers: tuple[str, ...] = ()
+
+    def load(self) -> type[Any]:
+        """The class behind `target`."""
+        module, _, name = self.target.partition(":")
+        loaded: type[Any] = getattr(import_module(f".{module}", __package__), name)
+        return loaded
+
+
+def _table(*plugins: Plugin) -> dict[str, Plugin]:
+    return {plugin.name: plugin for plugin in plugins}
+
+
+CONNECTORS = _table(
+    Plugin("memory", "connectors.memory:Memory", ("connectors/memory.py",), ()),
+    Plugin("mqtt", "connectors.mqtt:Mqtt", ("connectors/mqtt.py",), ("paho-mqtt==2.2.0",)),
+    Plugin("kafka", "connectors.kafka:Kafka", ("connectors/kafka.py",), ("confluent-kafka==2.16.1",)),
+    Plugin("websocket", "connectors.websocket:WebSocket", ("connectors/websocket.py",), ("websockets>=15",)),
+)
+
+FRAMEWORKS = _table(
+    Plugin(
+        "scikit-learn",
+        "frameworks.scikit_learn:ScikitLearn",
+        ("frameworks/scikit_learn.py",),
+        ("scikit-learn==1.9.1", "skops==0.16.0", "joblib>=1.4"),
+        ("joblib", "skops", "pickle"),
+    ),
+    Plugin(
+        "tensorflow",
+        "frameworks.tensorflow:TensorFlow",
+        ("frameworks/tensorflow.py",),
+        (
+            "tensorflow-cpu==2.21.0; platform_machine == 'x86_64'",
+            "tensorflow==2.21.0; platform_machine != 'x86_64'",
+        ),
+        ("h5", "keras", "savedmodel"),
+    ),
+)
+
+PACKAGE_MODES = _table(
+    Plugin(
+        "api",
+        "rest:serve",
+        ("rest.py",),
+        ("bentoml==1.4.39", "uvloop>=0.21", "httptools>=0.6"),
+    ),
+    Plugin(
+        "stream",
+        "engine:run",
+        ("engine.py", "probes.py"),
+        ("prometheus-client>=0.22", "orjson>=3.11"),
+    ),
+)
+
+
+class UnknownPlugin(KeyError):
+    """`name` is not in the table; the text lists what is and suggests the nearest."""
+
+    def __init__(self, kind: str, name: str, table: dict[str, Plugin]) -> None:
+        near = get_close_matches(name, table, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        self.text = f"unknown {kind} {name!r}: there is {', '.join(sorted(table))}{hint}"
+        super().__init__(self.text)
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def find(kind: str, name: str, table: dict[str, Plugin]) -> Plugin:
+    """`table[name]`, or `UnknownPlugin`. `kind` is the word people use: connector, framework."""
+    if name not in table:
+        raise UnknownPlugin(kind, name, table)
+    return table[name]

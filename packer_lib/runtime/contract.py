@@ -1,0 +1,95 @@
+"""The contracts of the runtime, under the paper's names; standard library only.
+
+A `Source` hands out messages and is told which of them are done; a `Sink` takes messages and says when they are safe; a
+`Framework` turns a batch of inputs into a batch of outputs. One contract suite per kind holds every implementation to this.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(slots=True)
+class Message:
+    """One message of a queue. `value` is the raw payload, `position` a place a person can look up, `token` the source's own
+    handle for `ack`; a sink ignores both."""
+
+    value: bytes
+    key: bytes | None = None
+    headers: dict[str, bytes] = field(default_factory=dict)
+    position: str = ""
+    token: Any = None
+
+
+class ConnectionFailed(Exception):
+    """The broker or peer cannot be reached, or refuses us; the text names it and says what to look at."""
+
+
+class DeliveryFailed(Exception):
+    """Some of what was produced is not safe after all; nothing that depends on it may be acknowledged."""
+
+
+class Source(ABC):
+    """At-least-once: what was consumed and not acknowledged comes again after `close` and `connect`."""
+
+    @abstractmethod
+    def connect(self) -> None:
+        """Ready to consume, or `ConnectionFailed` within the connector's own time limit (10 s unless set)."""
+
+    @abstractmethod
+    def consume(self, max_items: int, timeout: float) -> list[Message]:
+        """Up to `max_items` of what is waiting; waits up to `timeout` seconds for the first only. Empty: nothing came."""
+
+    @abstractmethod
+    def ack(self, messages: Sequence[Message]) -> None:
+        """These are done; they never come again. Called in the order in which they were consumed."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Leaves in order and frees everything; may be called twice, and before `connect`."""
+
+
+class Sink(ABC):
+    """What `flush` has returned for is safe at the peer, in the order of `produce` for each key."""
+
+    @abstractmethod
+    def connect(self) -> None:
+        """Ready to produce, or `ConnectionFailed` within the connector's own time limit (10 s unless set)."""
+
+    @abstractmethod
+    def produce(self, messages: Sequence[Message]) -> None:
+        """Takes them for sending; blocks while the connector's in-flight bound is reached."""
+
+    @abstractmethod
+    def flush(self, timeout: float) -> None:
+        """Returns when all that was produced is confirmed, `DeliveryFailed` when that fails or `timeout` seconds pass."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Frees everything; may be called twice, and before `connect`. Does not flush."""
+
+
+class Framework(ABC):
+    """A model file in, answers out. One instance is used from one thread at a time."""
+
+    @abstractmethod
+    def load_model(self, path: str) -> None:
+        """Loads the model at `path` (a file, or a folder for SavedModel); `ModelUnusable` when it is not one."""
+
+    @abstractmethod
+    def get_model_result(self, batch: Sequence[Any]) -> list[Any]:
+        """One answer per instance of `batch` (each a number or nested lists of one shape), plain Python values, same order.
+
+        `BadInput` when the shape or type does not fit the model; the message says what is expected and what came.
+        """
+
+
+class ModelUnusable(Exception):
+    """The model file cannot be loaded: wrong serializer, damaged, or of another library version."""
+
+
+class BadInput(Exception):
+    """One message or request does not fit; it is the sender's to mend, and never stops a unit by itself."""

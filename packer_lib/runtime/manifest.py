@@ -1,0 +1,107 @@
+"""`unit.json`: all that a unit is told by its PADL, as data; standard library only, written by the orchestrator and read in the unit.
+
+What differs between two machines (port, address, log level) is not here but in the environment: see `settings` below, so that
+one bundle has one digest wherever it runs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class StepSpec:
+    """One step of the unit. `path` is relative to the bundle. `inputs` and `outputs` are queue ids or step names of this unit."""
+
+    name: str
+    kind: str
+    path: str
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    framework: str = ""
+    serializer: str = ""
+    sha256: str = ""
+    input_format: str = "json"
+    output_format: str = "json"
+    entrypoint: str = "main.py"
+    function: str = "handler"
+    max_batch: int = 1024
+    max_wait_ms: int = 0
+    on_error: str = "fail"
+    dead_letter: str = ""
+    test: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class QueueSpec:
+    id: str
+    connector: str
+    server: str
+    port: int
+    topic: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """Steps are in the order in which they run: a step's neighbours inside the unit come before it."""
+
+    pipeline: str
+    unit: str
+    mode: str
+    steps: tuple[StepSpec, ...]
+    queues: dict[str, QueueSpec] = field(default_factory=dict)
+    links: tuple[str, ...] = ()
+    format: int = FORMAT
+
+    def to_json(self) -> str:
+        """The same bytes for the same value: sorted keys, two spaces, a newline at the end."""
+        return json.dumps(asdict(self), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def parse(text: str) -> Manifest:
+    """The manifest in `text`; `ValueError` when its format is not ours."""
+    data = json.loads(text)
+    if data.get("format") != FORMAT:
+        raise ValueError(f"unit.json has format {data.get('format')!r}, this runtime reads {FORMAT}")
+    steps = tuple(_build(StepSpec, step) for step in data["steps"])
+    queues = {name: _build(QueueSpec, queue) for name, queue in data["queues"].items()}
+    return _build(Manifest, {**data, "steps": steps, "queues": queues})
+
+
+def load(folder: Path) -> Manifest:
+    """The manifest of the bundle in `folder`."""
+    return parse((folder / "unit.json").read_text(encoding="utf-8"))
+
+
+def _build(kind: type[Any], data: dict[str, Any]) -> Any:
+    known = {item.name for item in fields(kind)}
+    return kind(**{key: tuple(value) if isinstance(value, list) and key in _TUPLES else value for key, value in data.items() if key in known})
+
+
+_TUPLES = {"inputs", "outputs", "links", "steps"}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the machine tells the unit, by environment variables `MLPACKER_HOST`, `MLPACKER_PORT` … (0: any free port)."""
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    log_level: str = "INFO"
+    release: str = ""
+
+
+def settings() -> Settings:
+    """`Settings` from the environment; an unset or empty variable keeps the default."""
+    env = {name: os.environ.get(f"MLPACKER_{name.upper()}", "") for name in ("host", "port", "log_level", "release")}
+    given: dict[str, Any] = {name: value for name, value in env.items() if value}
+    if "port" in given:
+        given["port"] = int(given["port"])
+    return Settings(**given)
