@@ -1,0 +1,51 @@
+# The commands of this project; `make help` lists them. Everything runs in .venv, which uv fills from uv.lock.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+UV_VERSION := 0.13.8
+UV := $(or $(shell command -v uv),.tools/bin/uv)
+UNIT := not broker and not native and not airflow and not slow
+
+.PHONY: help demo test check lint lock bench clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: .venv/ready ## the three case studies, live on this machine's own metrics (ARGS=--once ends by itself)
+	@$(UV) run --frozen --no-sync python -m packer_lib.demo $(ARGS)
+
+test: .venv/ready prerequisites ## every test; as root on Debian it installs mosquitto and fetches Kafka first (ARGS=… for pytest)
+	@$(UV) run --frozen --no-sync pytest $(ARGS)
+	@echo "All passed. Next: 'make demo' shows it live, 'make bench' measures it."
+
+check: lint ## format, lint, types and unit tests, in under three minutes
+	@$(UV) run --frozen --no-sync pytest -q -m "$(UNIT)" $(ARGS)
+
+lint: .venv/ready ## format, lint and types
+	@$(UV) run --frozen --no-sync ruff format --check .
+	@$(UV) run --frozen --no-sync ruff check .
+	@$(UV) run --frozen --no-sync mypy
+
+lock: $(UV) ## uv.lock anew, and from it the hashed requirements of every need of a bundle
+	$(UV) lock
+	$(UV) run --frozen python -m packer_lib.bundle.closures
+
+bench: .venv/ready prerequisites ## our speed beside the peers', as ratios, into docs/benchmarks.md
+	@$(UV) run --frozen --no-sync python -m tests.benchmarks $(ARGS)
+
+clean: ## removes what the other targets made in this folder
+	rm -rf .venv .tools .lab .bench .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+.PHONY: prerequisites
+prerequisites: .venv/ready
+	@$(UV) run --frozen --no-sync python -m tests.lab.prerequisites
+
+# The orchestrator and all extras in one environment, made again when the lock changes.
+.venv/ready: $(UV) pyproject.toml uv.lock
+	@echo "Installing what uv.lock names into .venv (1.8 GB with TensorFlow; a minute or two the first time) …"
+	@$(UV) sync --frozen --all-extras --quiet
+	@touch $@
+
+.tools/bin/uv:
+	@echo "Installing uv $(UV_VERSION) into .tools …"
+	@python3 -m venv .tools
+	@.tools/bin/pip install --quiet "uv==$(UV_VERSION)"

@@ -1,0 +1,51 @@
+"""What several tests share: prerequisites that are named when they are missing, readiness polling, free ports."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = ROOT.parent / "shared"
+T = TypeVar("T")
+
+
+def require(program: str, remedy: str) -> str:
+    """The path of `program`. Without it the test is skipped by name with the remedy; in CI it fails: there it must be."""
+    found = shutil.which(program) or shutil.which(program, path="/usr/sbin:/sbin")
+    return found or missing(program, remedy)
+
+
+def missing(what: str, remedy: str) -> str:
+    """Skips the test with the remedy; in CI, where everything is meant to be there, fails it."""
+    text = f"{what} is not on this machine: {remedy}"
+    if os.environ.get("CI"):
+        pytest.fail(text)
+    pytest.skip(text)
+
+
+def wait_for(condition: Callable[[], T], seconds: float = 30.0, what: str = "") -> T:
+    """The first truthy value of `condition`, asked every 50 ms; fails with `what` and the last value after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            pytest.fail(f"not within {seconds} s: {what or condition!r} (last: {value!r})")
+        time.sleep(0.05)
+
+
+def free_port() -> int:
+    """A TCP port on 127.0.0.1 that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,97 @@
+"""Who may import whom (docs/architecture.md), read from the source of every module."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support import ROOT
+
+SOURCES = sorted((ROOT / "packer_lib").rglob("*.py"))
+
+# part → the parts of packer_lib it may import; `errors` and `settings` are open to all but the runtime
+ALLOWED: dict[str, set[str]] = {
+    "errors": set(),
+    "settings": set(),
+    "padl": set(),
+    "plan": {"padl"},
+    "artefacts": {"padl", "plan"},
+    "commands": set(),
+    "hosts": {"commands"},
+    "bundle": {"padl", "plan", "artefacts", "commands", "runtime"},
+    "build": {"bundle", "hosts", "commands"},
+    "release": {"padl", "plan", "artefacts", "bundle", "build", "hosts", "commands", "status"},
+    "status": {"hosts", "commands", "release"},
+    "standalone": set(),
+    "demo": {"padl", "plan", "artefacts", "bundle", "build", "hosts", "commands", "release", "status", "standalone"},
+    "cli": {"padl", "plan", "artefacts", "bundle", "build", "hosts", "commands", "release", "status", "standalone"},
+}
+# what of the runtime the orchestrator may see: standard-library modules that hold data only
+OPEN_RUNTIME = {"packer_lib.runtime.catalogue", "packer_lib.runtime.manifest"}
+# third-party packages a runtime module may import; every other runtime module is standard library only
+LEAVES = {
+    "chain.py": {"numpy"},
+    "formats.py": {"orjson", "numpy", "msgpack"},
+    "metrics.py": {"prometheus_client"},
+    "probes.py": {"prometheus_client"},
+    "rest.py": {"bentoml", "orjson", "uvicorn", "starlette", "prometheus_client", "pydantic"},
+    "connectors/mqtt.py": {"paho"},
+    "connectors/kafka.py": {"confluent_kafka"},
+    "connectors/websocket.py": {"websockets"},
+    "frameworks/scikit_learn.py": {"sklearn", "skops", "joblib", "numpy"},
+    "frameworks/tensorflow.py": {"tensorflow", "keras", "numpy"},
+}
+
+
+def imports(source: Path) -> set[str]:
+    """Absolute names of all that `source` imports, also inside functions; `from a import b` counts as `a` and `a.b`."""
+    package = (source.parent if source.name != "__init__.py" else source.parent).relative_to(ROOT).parts
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            found |= {module} | {f"{module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def part_of(source: Path) -> str:
+    return source.relative_to(ROOT / "packer_lib").parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("source", [path for path in SOURCES if part_of(path) not in {"runtime", "__init__"}], ids=str)
+def test_orchestrator_modules_import_only_what_lies_below_them(source: Path) -> None:
+    part = part_of(source)
+    allowed = ALLOWED[part] | {part, "errors", "settings", "__version__"}
+    for name in imports(source):
+        assert name.split(".")[0] != "airflow", f"{source}: airflow is imported in dags/ and plugins/ only"
+        if not name.startswith("packer_lib."):
+            continue
+        if name.startswith("packer_lib.runtime"):
+            assert any(name == open_ or name.startswith(f"{open_}.") for open_ in OPEN_RUNTIME | {"packer_lib.runtime"})
+            continue
+        assert name.split(".")[1] in allowed, f"{source} imports {name}"
+
+
+@pytest.mark.parametrize("source", [path for path in SOURCES if part_of(path) == "runtime"], ids=str)
+def test_runtime_modules_import_the_standard_library_and_each_other(source: Path) -> None:
+    leaf = LEAVES.get(source.relative_to(ROOT / "packer_lib/runtime").as_posix(), set())
+    for name in imports(source):
+        top = name.split(".")[0]
+        if top == "packer_lib":
+            assert name.startswith("packer_lib.runtime"), f"{source} imports {name}, which no bundle holds"
+        else:
+            assert top in sys.stdlib_module_names | leaf, f"{source} imports {name}"
+
+
+def test_the_command_line_starts_without_airflow_or_any_framework() -> None:
+    heavy = ("airflow", "bentoml", "tensorflow", "sklearn", "numpy", "docker", "paramiko", "confluent_kafka")
+    code = f"import sys, packer_lib.cli; print([name for name in {heavy!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
