@@ -64,14 +64,14 @@ PACKAGE_MODES = _table(
     Plugin(
         "api",
         "rest:serve",
-        ("rest.py",),
+        ("rest.py", "metrics.py"),
         ("bentoml==1.4.39", "uvloop>=0.21", "httptools>=0.6"),
     ),
     Plugin(
         "stream",
         "engine:run",
-        ("engine.py", "probes.py"),
-        ("prometheus-client>=0.22", "orjson>=3.11"),
+        ("engine.py", "batch.py", "formats.py", "probes.py", "metrics.py"),
+        ("prometheus-client>=0.22", "orjson>=3.11", "msgpack>=1.1"),
     ),
 )
 
