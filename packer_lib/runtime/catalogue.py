@@ -29,6 +29,21 @@ class Plugin:
         return loaded
 
 
+# In every bundle, whatever it does: the contracts, and the chain of steps under REST and stream alike.
+CORE = (
+    "__init__.py",
+    "catalogue.py",
+    "chain.py",
+    "code_step.py",
+    "contract.py",
+    "golden.py",
+    "manifest.py",
+    "metrics.py",
+    "model_step.py",
+    "namespace.py",
+)
+
+
 def _table(*plugins: Plugin) -> dict[str, Plugin]:
     return {plugin.name: plugin for plugin in plugins}
 

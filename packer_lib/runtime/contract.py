@@ -73,7 +73,11 @@ class Sink(ABC):
 
 
 class Framework(ABC):
-    """A model file in, answers out. One instance is used from one thread at a time."""
+    """A model file in, answers out. One instance is loaded and used by one thread."""
+
+    def __init__(self, serializer: str) -> None:
+        """`serializer` is one of the catalogue's for this framework."""
+        self.serializer = serializer
 
     @abstractmethod
     def load_model(self, path: str) -> None:
@@ -93,3 +97,20 @@ class ModelUnusable(Exception):
 
 class BadInput(Exception):
     """One message or request does not fit; it is the sender's to mend, and never stops a unit by itself."""
+
+
+class HandlerUnusable(Exception):
+    """A code step cannot be imported, or has no such function; the text has the place in the user's own code."""
+
+
+class StepFailed(Exception):
+    """One value did not get through one step; the cause, where there is one, is chained.
+
+    `stage`: `input` (the value does not fit; the sender's to mend), `predict` or `handle`; around the chain also `decode`
+    and `encode`. `reason` is one line."""
+
+    def __init__(self, step: str, stage: str, reason: str) -> None:
+        super().__init__(f"step {step!r}, {stage}: {reason}")
+        self.step = step
+        self.stage = stage
+        self.reason = reason

@@ -1,0 +1,121 @@
+"""A model step: a framework around a model file; standard library only (the framework's own library is imported by it).
+
+An input is an instance (a number or nested lists), or an object that carries one and travels on with the answer in it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from .catalogue import FRAMEWORKS, find
+from .code_step import one_line
+from .contract import BadInput, Framework, ModelUnusable, StepFailed
+from .manifest import StepSpec
+
+EXPECTED = 'expected a number, a list, or an object with "data"'
+
+
+class ModelStep:
+    """The model step `spec` of the bundle in `bundle`."""
+
+    def __init__(self, spec: StepSpec, bundle: Path) -> None:
+        self.spec = spec
+        self.framework = spec.framework
+        self._path = bundle / spec.path
+        self._model: Framework | None = None
+
+    def load(self) -> None:
+        """`ModelUnusable` names the file and says what is wrong with it: missing, another one, not readable."""
+        try:
+            check_file(self._path, self.spec.sha256)
+            model: Framework = find("framework", self.spec.framework, FRAMEWORKS).load()(self.spec.serializer)
+            model.load_model(str(self._path))
+        except ModelUnusable as error:
+            raise ModelUnusable(f"{self.spec.path}: {error}") from error
+        self._model = model
+
+    def run(self, values: Sequence[Any]) -> list[list[Any] | StepFailed]:
+        """Per value its prediction (for an object: the object with `prediction` set)."""
+        results: list[list[Any] | StepFailed] = [[]] * len(values)
+        instances: list[Any] = []
+        places: list[int] = []
+        for place, value in enumerate(values):
+            try:
+                instances.append(instance(value))
+                places.append(place)
+            except BadInput as error:
+                results[place] = StepFailed(self.spec.name, "input", str(error))
+        for place, answer in zip(places, self._predict_all(instances), strict=True):
+            results[place] = answer if isinstance(answer, StepFailed) else [_answer(values[place], answer)]
+        return results
+
+    def close(self) -> None:
+        self._model = None
+
+    def _predict_all(self, instances: list[Any]) -> list[Any]:
+        size = max(1, self.spec.max_batch)
+        return [
+            answer
+            for start in range(0, len(instances), size)
+            for answer in self._predict(instances[start : start + size])
+        ]
+
+    def _predict(self, batch: list[Any]) -> list[Any]:
+        """The framework's answers; when it refuses the batch, each half by itself, until what is refused is alone."""
+        if self._model is None:
+            raise RuntimeError(f"step {self.spec.name!r} is not loaded")
+        try:
+            answers = self._model.get_model_result(batch)
+            if len(answers) == len(batch):
+                return answers
+            error: Exception = ValueError(f"the model gave {len(answers)} answers for {len(batch)} instances")
+        except Exception as raised:
+            error = raised
+        if len(batch) == 1:
+            return [self._failed(error)]
+        middle = len(batch) // 2
+        return self._predict(batch[:middle]) + self._predict(batch[middle:])
+
+    def _failed(self, error: Exception) -> StepFailed:
+        if isinstance(error, BadInput):
+            return StepFailed(self.spec.name, "input", one_line(error))
+        failed = StepFailed(self.spec.name, "predict", f"{type(error).__name__}: {one_line(error)}")
+        failed.__cause__ = error
+        return failed
+
+
+def instance(value: Any) -> Any:
+    """What the model is asked about `value`: a former model's `prediction`, else `data`, else the value itself."""
+    if isinstance(value, dict):
+        if "prediction" in value:
+            return value["prediction"]
+        if "data" in value:
+            return value["data"]
+        raise BadInput(f"{EXPECTED}; the object has {', '.join(map(repr, value)) or 'no keys'}")
+    if value is None:
+        raise BadInput(f"{EXPECTED}; got null")
+    return value
+
+
+def _answer(value: Any, prediction: Any) -> Any:
+    return {**value, "prediction": prediction} if isinstance(value, dict) else prediction
+
+
+def check_file(path: Path, sha256: str) -> None:
+    """There, and the one that PADL names. A folder (SavedModel) is compared when it is fetched, not here."""
+    if not path.exists():
+        there = sorted(item.name for item in path.parent.iterdir()) if path.parent.is_dir() else []
+        near = get_close_matches(path.name, there, n=1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        raise ModelUnusable(f"no such file; there is {', '.join(there) or 'nothing'} in its folder{hint}")
+    if sha256 and path.is_file():
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != sha256.removeprefix("sha256:").lower():
+            raise ModelUnusable(
+                f"sha256 is {found}, expected {sha256}; the file was changed, or PADL names another one"
+            )
