@@ -1,0 +1,126 @@
+"""The demo's child processes: each a session of its own, each with a record on disk, so that nothing outlives the demo.
+
+Whatever the demo starts, directly or not (Airflow's tasks start units under supervisor), carries the run's mark in its
+environment. That mark is how a killed run is cleaned up by the next one: never by the name of a process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psutil
+
+from packer_lib.errors import Busy
+
+MARK = "MLPACKER_DEMO_RUN"
+#: setproctitle, which Airflow uses, otherwise writes over the environment that the mark is read from.
+KEEP_ENVIRONMENT = {"SPT_NOENV": "1"}
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run: the mark of its processes, and the demo itself by pid and start time (a pid alone may be reused)."""
+
+    mark: str
+    pid: int
+    started: float
+
+    def alive(self) -> bool:
+        """Whether the demo of this run is still there."""
+        with suppress(psutil.Error):
+            return bool(psutil.Process(self.pid).create_time() == self.started)
+        return False
+
+
+def claim(state: Path) -> Run:
+    """This process as the one demo of `state`, everything that a killed run left behind being stopped first.
+
+    `Busy` when another demo is running there.
+    """
+    file = state / "run.json"
+    if (former := _read(file)) is not None:
+        if former.alive() and former.pid != os.getpid():
+            raise Busy(f"a demo is already running here (process {former.pid})", "stop it with Ctrl-C in its terminal")
+        stop_marked(former.mark)
+    run = Run(uuid.uuid4().hex, os.getpid(), psutil.Process().create_time())
+    state.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(asdict(run)), encoding="utf-8")
+    return run
+
+
+def _read(file: Path) -> Run | None:
+    try:
+        return Run(**json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def marked(mark: str) -> list[psutil.Process]:
+    """Every process of ours with this mark in its environment, this one left out."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            if process.pid != os.getpid() and process.environ().get(MARK) == mark:
+                found.append(process)
+    return found
+
+
+def stop_marked(mark: str, grace: float = 15.0) -> int:
+    """Stops all of them, politely first; how many there were. Children born meanwhile are met in the next round."""
+    stopped = 0
+    for _ in range(5):
+        processes = marked(mark)
+        if not processes:
+            break
+        stopped += len(processes)
+        _terminate(processes, grace)
+    return stopped
+
+
+def _terminate(processes: list[psutil.Process], grace: float) -> None:
+    for process in processes:
+        with suppress(psutil.Error):
+            process.terminate()
+    _, left = psutil.wait_procs(processes, timeout=grace)
+    for process in left:
+        with suppress(psutil.Error):
+            process.kill()
+    psutil.wait_procs(left, timeout=5)
+
+
+def start(argv: Sequence[str], env: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
+    """`argv` in a session of its own, so that Ctrl-C in the terminal reaches the demo only; output goes to `log`."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as output:
+        return subprocess.Popen(
+            list(argv), env=dict(env), stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+        )
+
+
+def stop(process: subprocess.Popen[bytes], grace: float = 10.0) -> None:
+    """Ends the process and its group, politely first."""
+    for number, seconds in ((signal.SIGTERM, grace), (signal.SIGKILL, 5.0)):
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(seconds)
+            return
+
+
+def wait_until(ready: Callable[[], bool], seconds: float, pause: float = 0.1) -> bool:
+    """Asks until it is so, or `seconds` are over."""
+    end = time.monotonic() + seconds
+    while not ready():
+        if time.monotonic() > end:
+            return False
+        time.sleep(pause)
+    return True
