@@ -1,0 +1,135 @@
+"""scikit-learn models written by joblib, pickle or skops. The one module here that unpickles, and only a model file.
+
+joblib and pickle run code of the file's author while they load, skops does not: it refuses types that it does not know.
+Source: scikit-learn's user guide, "Model persistence".
+"""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import re
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy
+import sklearn
+from sklearn.exceptions import InconsistentVersionWarning
+
+from ..contract import BadInput, Framework, ModelUnusable
+
+log = logging.getLogger("mlpacker.scikit-learn")
+
+ZIP = b"PK\x03\x04"
+
+
+class ScikitLearn(Framework):
+    """An estimator with `predict`. Labels, numbers or rows of them come back, as `predict` gives them."""
+
+    def load_model(self, path: str) -> None:
+        file = Path(path)
+        check_kind(file, self.serializer)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", InconsistentVersionWarning)
+            self._model = _read(file, self.serializer)
+        for one in {str(warning.message) for warning in caught if warning.category is InconsistentVersionWarning}:
+            log.warning("%s", one)
+        if not callable(getattr(self._model, "predict", None)):
+            raise ModelUnusable(f"holds {type(self._model).__name__}, which has no predict method")
+        self._features: int | None = getattr(self._model, "n_features_in_", None)
+        # A model trained on a data frame says so at every call; a request never has column names.
+        warnings.filterwarnings("ignore", message="X does not have valid feature names")
+
+    def get_model_result(self, batch: Sequence[Any]) -> list[Any]:
+        """`batch`: rows of `n_features_in_` numbers, plain numbers for a model of one feature, text for one of text."""
+        rows = self._rows(batch)
+        try:
+            answers: list[Any] = numpy.asarray(self._model.predict(rows)).tolist()
+        except (ValueError, TypeError) as error:
+            raise BadInput(str(error)) from error
+        return answers
+
+    def _rows(self, batch: Sequence[Any]) -> Any:
+        rows = as_array(batch)
+        if self._features is None:
+            return rows
+        if rows.ndim == 1 and self._features == 1:
+            rows = rows.reshape(-1, 1)
+        if rows.shape[1:] != (self._features,):
+            raise BadInput(f"expected {(self._features,)}, got {rows.shape[1:]}")
+        return rows
+
+
+def as_array(batch: Sequence[Any]) -> Any:
+    """Numbers as numbers; anything with text as objects, so that one text does not turn its neighbours into text."""
+    try:
+        array = numpy.asarray(batch)
+    except ValueError:
+        raise BadInput("expected nested lists of one length, got rows of different lengths") from None
+    return array if array.dtype.kind in "biuf" else numpy.asarray(batch, dtype=object)
+
+
+def check_kind(file: Path, serializer: str) -> None:
+    """The first bytes fit the serializer, or `ModelUnusable` says which they fit."""
+    with file.open("rb") as opened:
+        start = opened.read(4)
+    if not start:
+        raise ModelUnusable("the file is empty")
+    if start == b"\x89HDF":
+        raise ModelUnusable("is an HDF5 file (framework tensorflow, serializer h5), not one of scikit-learn")
+    if (start == ZIP) != (serializer == "skops"):
+        found = (
+            "a zip archive, as skops (or Keras) writes it" if start == ZIP else "not a zip archive, as skops writes it"
+        )
+        raise ModelUnusable(f"serializer is {serializer}, the file is {found}")
+
+
+def _read(file: Path, serializer: str) -> Any:
+    readers: dict[str, Callable[[Path], Any]] = {"joblib": joblib.load, "pickle": _unpickle, "skops": _read_skops}
+    try:
+        return readers[serializer](file)
+    except ModelUnusable:
+        raise
+    except Exception as error:
+        raise ModelUnusable(
+            f"cannot be read by {serializer}: {type(error).__name__}: {error}{_remedy(error, file)}"
+        ) from error
+
+
+def _unpickle(file: Path) -> Any:
+    with file.open("rb") as opened:
+        return pickle.load(opened)  # noqa: S301 a model file that PADL names, never anything that was received
+
+
+def _read_skops(file: Path) -> Any:
+    import skops.io
+
+    unknown = skops.io.get_untrusted_types(file=file)
+    if unknown:
+        raise ModelUnusable(
+            f"skops does not know whether these types are safe, and they are refused: {', '.join(unknown)}"
+        )
+    return skops.io.load(file)
+
+
+def _remedy(error: Exception, file: Path) -> str:
+    """The usual reasons: a package that is not there, another version of scikit-learn, a class of the author's own."""
+    if isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("sklearn"):
+        return f"; the model needs the package {error.name!r}, which is not in this unit"
+    version = written_by(file)
+    if version and version != sklearn.__version__:
+        return (
+            f"; it was written by scikit-learn {version}, this unit has {sklearn.__version__}: train it again with that"
+        )
+    if isinstance(error, AttributeError):
+        return "; a class of your own cannot be found here: keep to scikit-learn's classes, or use a code step"
+    return f"; this unit has scikit-learn {sklearn.__version__}"
+
+
+def written_by(file: Path) -> str:
+    """The scikit-learn version noted in an uncompressed pickle or joblib file, or ""."""
+    found = re.search(rb"_sklearn_version.{1,12}?(\d+\.\d+(?:\.\w+)*)", file.read_bytes(), re.DOTALL)
+    return found[1].decode() if found else ""
