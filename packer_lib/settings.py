@@ -18,6 +18,7 @@ class Settings:
     home: Path
     model_roots: tuple[Path, ...] = ()
     url_schemes: tuple[str, ...] = ("https",)
+    private_urls: bool = False
     git_protocols: tuple[str, ...] = ("https", "ssh")
     strict: bool = False
     bind: str = "127.0.0.1"
@@ -35,6 +36,7 @@ def read(environ: Mapping[str, str] = os.environ) -> Settings:
         home=Path(get("PATHS", "HOME", str(Path.home() / ".mlpacker"))).expanduser().absolute(),
         model_roots=tuple(Path(root).absolute() for root in get("PATHS", "MODEL_ROOTS", "").split(":") if root),
         url_schemes=tuple(get("FETCH", "URL_SCHEMES", "https").split(",")),
+        private_urls=get("FETCH", "PRIVATE_URLS", "false").lower() == "true",
         git_protocols=tuple(get("FETCH", "GIT_PROTOCOLS", "https,ssh").split(",")),
         strict=get("SECURITY", "STRICT", "false").lower() == "true",
         bind=get("DEPLOY", "BIND", "127.0.0.1"),

@@ -1,0 +1,12 @@
+"""What steps are made of: model files by sha256, code at a git commit, in a content-addressed store.
+
+`check` says what is wrong without touching anything, `require` raises it, `fetch` brings it into the store.
+"""
+
+from __future__ import annotations
+
+from packer_lib.artefacts.check import check, require
+from packer_lib.artefacts.fetch import fetch
+from packer_lib.artefacts.model import Artefact
+
+__all__ = ["Artefact", "check", "fetch", "require"]
