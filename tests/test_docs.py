@@ -1,0 +1,94 @@
+"""Every command that the README and docs/ show is run: in the order of the page, in an empty folder, for real."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support import ROOT
+
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+INLINE = re.compile(r"`((?:make|mlpacker|python -m packer_lib\S*) [^`|…]+)`")
+
+# commands that another test, or this very run, holds
+ELSEWHERE = {
+    "make demo": "tests/demo/test_once.py",
+    "make demo ARGS=--once": "tests/demo/test_once.py",
+    "make test": ".ci/run",
+    "make check": ".ci/run",
+    "make lint": ".ci/run",
+    "make lock": "tests/bundle/test_lock.py",
+    "make bench": "tests/benchmarks/__main__.py",
+}
+
+
+def commands(page: Path) -> list[str]:
+    """The lines after `$ ` in the page's console blocks."""
+    blocks = (body for kind, body in BLOCK.findall(page.read_text(encoding="utf-8")) if kind == "console")
+    return [line[2:] for body in blocks for line in body.splitlines() if line.startswith("$ ")]
+
+
+def lay_out(page: Path, folder: Path) -> None:
+    """Writes each code block of the page whose first line is a comment with a file's name, under that name."""
+    for _, body in BLOCK.findall(page.read_text(encoding="utf-8")):
+        named = re.match(r"# ([\w.-]+\.(?:yaml|py|json))\n", body)
+        if named:
+            (folder / named[1]).write_text(body, encoding="utf-8")
+
+
+def run(command: str, folder: Path, environment: dict[str, str]) -> str:
+    done = subprocess.run(command, shell=True, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"$ {command}\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+@pytest.mark.native
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_commands_of_a_page_work_in_its_order(page: Path, tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    work.mkdir()
+    lay_out(page, work)
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "MLPACKER__PATHS__HOME": str(tmp_path / "home"),
+    }
+    try:
+        for command in commands(page):
+            if command.startswith("make "):
+                assert (ROOT / ELSEWHERE[command]).exists(), f"{command}: {ELSEWHERE[command]} is gone"
+                continue
+            if "$ENDPOINT" in command:
+                status = json.loads(run("mlpacker status --json", work, environment))
+                units = status["units"] if isinstance(status, dict) else status[0]["units"]
+                environment["ENDPOINT"] = units[0]["endpoint"]
+            run(command, work, environment)
+    finally:
+        stop_everything(environment)
+
+
+def stop_everything(environment: dict[str, str]) -> None:
+    """Ends what a page left running (its own supervisord)."""
+    pid = Path(environment["MLPACKER__PATHS__HOME"], "supervisord.pid")
+    if pid.exists():
+        os.kill(int(pid.read_text()), 15)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_make_targets_named_in_a_page_exist(page: Path) -> None:
+    targets = set(re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    named = {name.split()[1] for name in INLINE.findall(page.read_text(encoding="utf-8")) if name.startswith("make ")}
+    assert named <= targets
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_between_pages_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), f"{page.name} links to {target}"
