@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import asdict, dataclass, field, fields
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,13 @@ def load(folder: Path) -> Manifest:
 
 def _build(kind: type[Any], data: dict[str, Any]) -> Any:
     known = {item.name for item in fields(kind)}
-    return kind(**{key: tuple(value) if isinstance(value, list) and key in _TUPLES else value for key, value in data.items() if key in known})
+    return kind(
+        **{
+            key: tuple(value) if isinstance(value, list) and key in _TUPLES else value
+            for key, value in data.items()
+            if key in known
+        }
+    )
 
 
 _TUPLES = {"inputs", "outputs", "links", "steps"}
@@ -105,3 +112,22 @@ def settings() -> Settings:
     if "port" in given:
         given["port"] = int(given["port"])
     return Settings(**given)
+
+
+def describe(manifest: Manifest, settings: Settings, started: datetime) -> dict[str, Any]:
+    """What `/info` of every unit says; the `version` of a model is the start of its sha256."""
+    return {
+        "pipeline": manifest.pipeline,
+        "unit": manifest.unit,
+        "mode": manifest.mode,
+        "release": settings.release,
+        "steps": [
+            {"name": step.name, "kind": step.kind, "framework": step.framework or "python"} for step in manifest.steps
+        ],
+        "models": [
+            {"step": step.name, "version": step.sha256[:12], "sha256": step.sha256}
+            for step in manifest.steps
+            if step.kind == "model"
+        ],
+        "started": started.isoformat(timespec="seconds"),
+    }

@@ -1,0 +1,131 @@
+"""One batch: bytes in, the chain, bytes out, and the declared fate of what failed. No input or output happens here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from . import formats
+from .chain import Chain, Outcome
+from .contract import Message, StepFailed
+from .manifest import Manifest, StepSpec
+
+ERROR = "mlpacker-error-"
+
+
+@dataclass(slots=True)
+class Result:
+    """What to deliver (queue id → messages, in order) before the first `done` messages may be acknowledged.
+
+    `skipped` and `dead` are failures that have had their fate; `fatal`, of message `done`, stops the unit.
+    """
+
+    done: int
+    out: dict[str, list[Message]] = field(default_factory=dict)
+    skipped: list[StepFailed] = field(default_factory=list)
+    dead: list[StepFailed] = field(default_factory=list)
+    fatal: StepFailed | None = None
+
+
+class Batches:
+    """Runs batches through `chain`. `ValueError` when two steps of the unit use one queue in two formats."""
+
+    def __init__(self, manifest: Manifest, chain: Chain) -> None:
+        self._chain = chain
+        self._steps = {step.name: step for step in manifest.steps}
+        self._readers = _users(manifest, "inputs", "input_format")
+        self._writers = _users(manifest, "outputs", "output_format")
+        self._decode = {queue: formats.find(step.input_format).decode for queue, step in self._readers.items()}
+        self._encode = {queue: formats.find(step.output_format).encode for queue, step in self._writers.items()}
+
+    def run(self, queue: str, messages: Sequence[Message]) -> Result:
+        """The result for `messages`, all from `queue`. A failure with fate `fail` ends the batch where it stands, so
+        that what came before it is not done twice."""
+        outcomes = self._outcomes(queue, messages)
+        result = Result(len(messages))
+        for place, (message, outcome) in enumerate(zip(messages, outcomes, strict=True)):
+            error = outcome.error or self._write(message, outcome, result.out)
+            if error is not None and not self._settle(error, message, queue, result):
+                result.done, result.fatal = place, error
+                break
+        return result
+
+    def _outcomes(self, queue: str, messages: Sequence[Message]) -> list[Outcome]:
+        """One per message; those that cannot be decoded never reach the chain."""
+        decode = self._decode[queue]
+        values: list[Any] = []
+        undecodable: dict[int, Outcome] = {}
+        for place, message in enumerate(messages):
+            try:
+                values.append(decode(message.value))
+            except Exception as error:
+                undecodable[place] = Outcome(error=self._undecodable(queue, error))
+        outcomes = self._chain.run(values, queue) if values else []
+        if not undecodable:
+            return outcomes
+        rest = iter(outcomes)
+        return [undecodable.get(place) or next(rest) for place in range(len(messages))]
+
+    def _undecodable(self, queue: str, error: Exception) -> StepFailed:
+        step = self._readers[queue]
+        return StepFailed(step.name, "decode", f"not {step.input_format}: {_one_line(error)}")
+
+    def _write(self, message: Message, outcome: Outcome, out: dict[str, list[Message]]) -> StepFailed | None:
+        """Adds what `message` became to `out`, all of it or nothing; key and headers travel on."""
+        written: list[tuple[str, Message]] = []
+        for queue, value in zip(outcome.outputs, outcome.values, strict=True):
+            try:
+                payload = self._encode[queue](value)
+            except Exception as error:
+                step = self._writers[queue]
+                return StepFailed(step.name, "encode", f"not to be said in {step.output_format}: {_one_line(error)}")
+            written.append((queue, Message(payload, message.key, message.headers)))
+        for queue, item in written:
+            out.setdefault(queue, []).append(item)
+        return None
+
+    def _settle(self, error: StepFailed, message: Message, queue: str, result: Result) -> bool:
+        """Gives a failed message its declared fate; False when that is to stop the unit."""
+        step = self._steps[error.step]
+        if step.on_error == "skip":
+            result.skipped.append(error)
+        elif step.on_error == "dead_letter":
+            result.out.setdefault(step.dead_letter, []).append(dead_letter(message, error, queue))
+            result.dead.append(error)
+        else:
+            return False
+        return True
+
+
+def dead_letter(message: Message, error: StepFailed, queue: str) -> Message:
+    """`message` as it came, with why it failed in its headers. `attempt` counts up when it is sent round again."""
+    former = message.headers.get(f"{ERROR}attempt", b"0")
+    attempt = int(former) + 1 if former.isdigit() else 1
+    reasons = {
+        "stage": error.stage,
+        "step": error.step,
+        "reason": error.reason,
+        "source": f"{queue} {message.position}".strip(),
+        "attempt": str(attempt),
+    }
+    headers = {f"{ERROR}{name}": text.encode("utf-8", "replace") for name, text in reasons.items()}
+    return Message(message.value, message.key, {**message.headers, **headers})
+
+
+def _users(manifest: Manifest, side: str, kind: str) -> Mapping[str, StepSpec]:
+    """Queue id → the step that reads (or writes) it."""
+    users: dict[str, StepSpec] = {}
+    for step in manifest.steps:
+        for queue in getattr(step, side):
+            if queue not in manifest.queues:
+                continue
+            other = users.setdefault(queue, step)
+            theirs, ours = getattr(other, kind), getattr(step, kind)
+            if theirs != ours:
+                raise ValueError(f"queue {queue!r} has {theirs} for step {other.name!r} and {ours} for {step.name!r}")
+    return users
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:500] or type(error).__name__

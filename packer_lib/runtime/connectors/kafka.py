@@ -1,0 +1,275 @@
+"""Kafka: at-least-once in, idempotent producer out; confluent-kafka's plain clients, used by one thread.
+
+Options of a queue: `config` (librdkafka's own dotted names, for both ends), `username` and `pass_env` (SASL PLAIN),
+`tls`, `create_topic` (default true: a missing topic is made with the broker's defaults).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from ..contract import ConnectionFailed, DeliveryFailed, Message, Sink, Source
+from ..manifest import QueueSpec
+
+log = logging.getLogger("mlpacker.kafka")
+
+CONNECT_SECONDS = 5.0
+COMMIT_LATER = {
+    KafkaError.REBALANCE_IN_PROGRESS,
+    KafkaError.ILLEGAL_GENERATION,
+    KafkaError.UNKNOWN_MEMBER_ID,
+    KafkaError.FENCED_INSTANCE_ID,
+    KafkaError._NO_OFFSET,
+}
+LOST = {KafkaError._ALL_BROKERS_DOWN, KafkaError._AUTHENTICATION, KafkaError._SSL, KafkaError._FATAL}
+
+
+class Kafka:
+    @staticmethod
+    def source(queue: QueueSpec, name: str) -> Source:
+        return KafkaSource(queue, name)
+
+    @staticmethod
+    def sink(queue: QueueSpec, name: str) -> Sink:
+        return KafkaSink(queue, name)
+
+
+def _config(queue: QueueSpec, name: str, defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Defaults under the user's own `config`. librdkafka's log is silent, for what it says arrives as errors too."""
+    options = queue.options
+    config: dict[str, Any] = {
+        "bootstrap.servers": f"{queue.server}:{queue.port}",
+        "client.id": name,
+        "log_level": 0,
+        **defaults,
+    }
+    if options.get("tls"):
+        config["security.protocol"] = "SSL"
+    if options.get("username"):
+        config["security.protocol"] = "SASL_SSL" if options.get("tls") else "SASL_PLAINTEXT"
+        config |= {"sasl.mechanism": "PLAIN", "sasl.username": options["username"], "sasl.password": _password(queue)}
+    return {**config, **options.get("config", {})}
+
+
+def _password(queue: QueueSpec) -> str:
+    name = queue.options.get("pass_env", "")
+    if name not in os.environ:
+        raise ConnectionFailed(f"{_place(queue)}: no password: environment variable {name!r} (pass_env) is not set")
+    return os.environ[name]
+
+
+def _place(queue: QueueSpec) -> str:
+    return f"kafka broker {queue.server}:{queue.port}"
+
+
+def _unreachable(queue: QueueSpec, reason: str) -> ConnectionFailed:
+    return ConnectionFailed(f"cannot reach {_place(queue)}: {reason} (is it running? is the address right?)")
+
+
+class _Health:
+    """Remembers the last error after which a client is of no use; librdkafka reports it while the client is polled."""
+
+    def __init__(self) -> None:
+        self.error = ""
+
+    def __call__(self, error: KafkaError) -> None:
+        if error.code() in LOST:
+            self.error = error.str()
+
+
+def _prepare(queue: QueueSpec, config: Mapping[str, Any]) -> None:
+    """The broker answers and the topic is there, made if need be; else `ConnectionFailed`."""
+    health = _Health()
+    try:
+        admin = AdminClient({key: config[key] for key in config if key in _shared(config)} | {"error_cb": health})
+        topics = admin.list_topics(timeout=CONNECT_SECONDS).topics
+    except KafkaException as error:
+        raise _unreachable(queue, health.error or error.args[0].str()) from None
+    if queue.topic not in topics:
+        _create(queue, admin)
+
+
+def _shared(config: Mapping[str, Any]) -> set[str]:
+    """What an admin client understands too: address, name, security."""
+    kinds = ("bootstrap.", "client.", "security.", "sasl.", "ssl.", "socket.", "broker.address", "log_level")
+    return {key for key in config if key.startswith(kinds)}
+
+
+def _create(queue: QueueSpec, admin: AdminClient) -> None:
+    remedy = f"create it: kafka-topics.sh --bootstrap-server {queue.server}:{queue.port} --create --topic {queue.topic}"
+    if not queue.options.get("create_topic", True):
+        raise ConnectionFailed(f"{_place(queue)} has no topic {queue.topic!r}, and create_topic is false ({remedy})")
+    try:
+        admin.create_topics([NewTopic(queue.topic)])[queue.topic].result(CONNECT_SECONDS)
+        log.info("%s had no topic %r: created with the broker's defaults", _place(queue), queue.topic)
+    except KafkaException as error:
+        if error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
+            return
+        reason = error.args[0].str()
+        raise ConnectionFailed(
+            f"{_place(queue)} has no topic {queue.topic!r}, cannot make it: {reason} ({remedy})"
+        ) from None
+
+
+class KafkaSource(Source):
+    """Consumer group `name`. Offsets are committed by `ack`, at the latest before their partition goes to another."""
+
+    def __init__(self, queue: QueueSpec, name: str) -> None:
+        self._queue, self._name = queue, name
+        self._consumer: Consumer | None = None
+        self._health = _Health()
+        self._ends: dict[int, int] = {}  # partition → first offset that is not done, not committed yet
+
+    def connect(self) -> None:
+        self._health, self._ends = _Health(), {}
+        config = _config(
+            self._queue,
+            self._name,
+            {
+                "group.id": self._name,
+                "auto.offset.reset": "earliest",
+                "partition.assignment.strategy": "cooperative-sticky",
+                "fetch.wait.max.ms": 100,
+            },
+        )
+        config |= {"enable.auto.commit": False, "enable.auto.offset.store": False, "error_cb": self._health}
+        _prepare(self._queue, config)
+        self._consumer = Consumer(config)
+        self._consumer.subscribe([self._queue.topic], on_revoke=self._revoked, on_lost=self._lost)
+
+    def consume(self, max_items: int, timeout: float) -> list[Message]:
+        if self._consumer is None:
+            raise ConnectionFailed(f"{_place(self._queue)}: not connected")
+        try:
+            found = self._consumer.consume(max_items, 0)
+            if not found and timeout > 0 and (found := self._consumer.consume(1, timeout)) and max_items > 1:
+                found += self._consumer.consume(max_items - 1, 0)
+        except KafkaException as error:
+            raise ConnectionFailed(f"{_place(self._queue)}: {error.args[0].str()}") from None
+        if not found and self._health.error:
+            raise _unreachable(self._queue, self._health.error)
+        self._health.error = ""
+        return [self._message(item) for item in found]
+
+    def _message(self, item: Any) -> Message:
+        if item.error():
+            raise ConnectionFailed(f"{_place(self._queue)}, topic {self._queue.topic!r}: {item.error().str()}")
+        partition, offset, headers = item.partition(), item.offset(), item.headers()
+        return Message(
+            item.value() or b"",
+            item.key(),
+            {name: value or b"" for name, value in headers} if headers else {},
+            f"{self._queue.topic}[{partition}]@{offset}",
+            (partition, offset),
+        )
+
+    def ack(self, messages: Sequence[Message]) -> None:
+        for message in messages:
+            partition, offset = message.token
+            self._ends[partition] = offset + 1
+        self._commit(self._ends)
+
+    def _commit(self, ends: Mapping[int, int]) -> None:
+        """Commits `ends` and forgets them. A rebalance forbids that: then with the next, or before leaving."""
+        if self._consumer is None or not ends:
+            return
+        offsets = [TopicPartition(self._queue.topic, partition, offset) for partition, offset in ends.items()]
+        try:
+            failed = [part.error for part in self._consumer.commit(offsets=offsets, asynchronous=False) if part.error]
+        except KafkaException as error:
+            failed = [error.args[0]]
+        if not failed:
+            self._ends = {partition: end for partition, end in self._ends.items() if partition not in ends}
+        elif failed[0].code() not in COMMIT_LATER:
+            raise ConnectionFailed(f"{_place(self._queue)}: offsets not committed: {failed[0].str()}")
+
+    def _revoked(self, _consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
+        gone = {part.partition for part in partitions}
+        self._commit({partition: end for partition, end in self._ends.items() if partition in gone})
+        self._lost(_consumer, partitions)
+
+    def _lost(self, _consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
+        for part in partitions:
+            self._ends.pop(part.partition, None)
+
+    def close(self) -> None:
+        consumer, self._consumer = self._consumer, None
+        if consumer is not None:
+            consumer.close()
+
+
+class KafkaSink(Sink):
+    """Keys go to partitions as Java's clients send them (murmur2); a failed delivery is heard of in `flush`."""
+
+    def __init__(self, queue: QueueSpec, name: str) -> None:
+        self._queue, self._name = queue, name
+        self._producer: Producer | None = None
+        self._failed = ""
+        self._health = _Health()
+
+    def connect(self) -> None:
+        self._failed, self._health = "", _Health()
+        config = _config(
+            self._queue,
+            self._name,
+            {
+                "enable.idempotence": True,
+                "acks": "all",
+                "linger.ms": 5,
+                "message.max.bytes": 10_000_000,
+                "partitioner": "murmur2_random",
+            },
+        )
+        _prepare(self._queue, config)
+        self._producer = Producer(
+            config | {"error_cb": self._health, "delivery.report.only.error": True, "on_delivery": self._undelivered}
+        )
+
+    def _undelivered(self, error: KafkaError | None, _message: Any) -> None:
+        if error is not None:
+            self._failed = error.str()
+
+    def produce(self, messages: Sequence[Message]) -> None:
+        producer, topic = self._open(), self._queue.topic
+        for message in messages:
+            while True:
+                try:
+                    producer.produce(topic, message.value, message.key, headers=message.headers or None)
+                    break
+                except BufferError:
+                    self._make_room(producer)
+                except KafkaException as error:
+                    raise self._failure(error.args[0].str()) from None
+
+    def _make_room(self, producer: Producer) -> None:
+        """librdkafka's queue is full: the broker is slower than we are, or gone."""
+        producer.poll(0.1)
+        if self._failed or self._health.error:
+            raise self._failure(self._failed or self._health.error)
+
+    def flush(self, timeout: float) -> None:
+        left = self._open().flush(timeout)
+        if left or self._failed:
+            reason = self._failed or self._health.error or f"no answer in {timeout:g} s"
+            raise self._failure(f"{left} messages not confirmed, {reason}" if left else reason)
+
+    def _open(self) -> Producer:
+        if self._producer is None:
+            raise DeliveryFailed(f"{_place(self._queue)}: not connected")
+        return self._producer
+
+    def _failure(self, reason: str) -> DeliveryFailed:
+        return DeliveryFailed(f"not delivered to {_place(self._queue)}, topic {self._queue.topic!r}: {reason}")
+
+    def close(self) -> None:
+        """What is still on its way is given up: whoever produced it was not told that it is safe."""
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            producer.purge()
+            producer.flush(0)

@@ -1,0 +1,43 @@
+"""The numbers of a unit, the same names for streams and REST; the one module that imports prometheus-client."""
+
+from __future__ import annotations
+
+from prometheus_client import CONTENT_TYPE_LATEST as CONTENT_TYPE
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram, generate_latest
+
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000)
+
+MESSAGES_IN = Counter("mlpacker_messages_in", "Messages or instances taken in", ["queue"])
+MESSAGES_OUT = Counter("mlpacker_messages_out", "Messages confirmed by the peer, or instances answered", ["queue"])
+MESSAGES_FAILED = Counter("mlpacker_messages_failed", "Messages that failed, whatever their fate", ["step", "stage"])
+MESSAGES_SKIPPED = Counter("mlpacker_messages_skipped", "Failed messages dropped by on_error skip")
+DEAD_LETTERS = Counter("mlpacker_dead_letters", "Failed messages put on a dead-letter queue")
+BATCH_SIZE = Histogram("mlpacker_batch_size", "Messages or instances per batch", buckets=SIZES)
+PREDICT_SECONDS = Histogram("mlpacker_predict_seconds", "Time of a step for one batch", ["step"], buckets=SECONDS)
+END_TO_END_SECONDS = Histogram(
+    "mlpacker_end_to_end_seconds", "Time of a batch from its arrival to its acknowledgement or answer", buckets=SECONDS
+)
+IN_FLIGHT = Gauge("mlpacker_in_flight", "Messages or requests taken in and not yet acknowledged or answered")
+RECONNECTS = Counter("mlpacker_reconnects", "Attempts to connect after the first", ["queue"])
+
+
+def exposition() -> bytes:
+    """Everything in Prometheus's text format, to be served as `CONTENT_TYPE`."""
+    return generate_latest(REGISTRY)
+
+
+__all__ = [
+    "BATCH_SIZE",
+    "CONTENT_TYPE",
+    "DEAD_LETTERS",
+    "END_TO_END_SECONDS",
+    "IN_FLIGHT",
+    "MESSAGES_FAILED",
+    "MESSAGES_IN",
+    "MESSAGES_OUT",
+    "MESSAGES_SKIPPED",
+    "PREDICT_SECONDS",
+    "RECONNECTS",
+    "exposition",
+]
