@@ -7,11 +7,14 @@ fraction of the time (a small LSTM autoencoder, one window: 35 ms against 1.2 ms
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow reads all of these when it is imported
+# The same numbers on every processor, and silence at start; a large convolutional model may want it on.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 # A unit is one of several processes on a machine; small models gain nothing from more threads.
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "2")
 os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
@@ -66,7 +69,10 @@ class TensorFlow(Framework):
 
 def _load_keras(path: str) -> tuple[Callable[[Any], Any], Any]:
     """Without optimizer and loss, which answers do not need. `safe_mode`: a lambda layer would run the file's code."""
-    model = tensorflow.keras.models.load_model(path, compile=False, safe_mode=True)
+    known = {name: _Keras2(getattr(tensorflow.keras.layers, name)) for name in ("LSTM", "GRU", "SimpleRNN")}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # advice on how to write the layers, to those who trained them
+        model = tensorflow.keras.models.load_model(path, custom_objects=known, compile=False, safe_mode=True)
     if not getattr(model, "inputs", None):
         raise ModelUnusable(
             "was saved without the shape of its input; call it once on data, or use serializer savedmodel"
@@ -82,6 +88,18 @@ def _load_keras(path: str) -> tuple[Callable[[Any], Any], Any]:
         return dict(zip(names, outputs, strict=True)) if isinstance(outputs, (list, tuple)) else outputs
 
     return tensorflow.function(call, input_signature=[spec]).get_concrete_function(), spec
+
+
+class _Keras2:
+    """A recurrent layer as Keras 2 wrote it: Keras 3 no longer knows `time_major`, and does what `False` meant."""
+
+    def __init__(self, layer: Any) -> None:
+        self._layer = layer
+
+    def from_config(self, config: dict[str, Any]) -> Any:
+        if config.pop("time_major", False):
+            raise ModelUnusable("has a recurrent layer with time_major=True, which Keras 3 cannot do; save it without")
+        return self._layer.from_config(config)
 
 
 def _load_saved_model(path: str) -> tuple[Callable[[Any], Any], Any]:
@@ -122,9 +140,8 @@ def _explain(error: Exception, serializer: str) -> str:
     here = f"this unit has Keras {tensorflow.keras.__version__} on TensorFlow {tensorflow.__version__}"
     if "lambda" in text.lower():
         return f"has a lambda layer, which is code of the file's author and refused: {text[:300]}"
-    if serializer == "h5":
-        return f"cannot be read: {text[:300]}; {here}; a file of Keras 2 may need to be saved again as .keras"
-    return f"cannot be read: {text[:300]}; {here}"
+    old = "; it looks like a file of Keras 2: save it again with Keras 3" if "Unrecognized keyword" in text else ""
+    return f"cannot be read by {serializer}: {text[:300]}; {here}{old}"
 
 
 def _fits(expected: tuple[int | None, ...], got: tuple[int, ...]) -> bool:
