@@ -79,8 +79,8 @@ PACKAGE_MODES = _table(
     Plugin(
         "api",
         "rest:serve",
-        ("rest.py", "metrics.py"),
-        ("bentoml==1.4.39", "uvloop>=0.21", "httptools>=0.6"),
+        ("rest.py", "front.py", "worker.py", "formats.py", "metrics.py"),
+        ("bentoml==1.4.39", "uvloop>=0.21", "httptools>=0.6", "prometheus-client>=0.22", "orjson>=3.11"),
     ),
     Plugin(
         "stream",
