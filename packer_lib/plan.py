@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from packer_lib.padl.model import DeployMode, Machine, PackageMode, Queue, Step
+from packer_lib.padl import graph
+from packer_lib.padl.model import DeployMode, Machine, PackageMode, Pipeline, Queue, Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +29,11 @@ class Unit:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Everything the later stages need from a PADL file; no secret in it. `units` are in deploy order: consumers first."""
+    """Everything the later stages need from a PADL file; no secret in it.
+
+    `units` are in deploy order: consumers before producers. A queue for dead letters is in `queues` and named by its
+    step, not in a unit's `sinks`.
+    """
 
     pipeline: str
     package_mode: PackageMode
@@ -49,3 +55,96 @@ class Plan:
 
 def _missing(name: str) -> Any:
     raise KeyError(name)
+
+
+def plan(pipeline: Pipeline) -> Plan:
+    """The plan of a pipeline that has been checked (`padl.read`). The same pipeline gives the same plan."""
+    groups = graph.groups(pipeline)
+    units = [_unit(pipeline, group, groups) for group in groups]
+    return Plan(
+        pipeline=pipeline.id,
+        package_mode=pipeline.package_mode,
+        deploy_mode=pipeline.deploy_mode,
+        containerized=pipeline.containerized,
+        units=tuple(reversed(_in_flow_order(units))),
+        queues=pipeline.queues,
+        machines=pipeline.machines,
+        env=tuple(pipeline.env.items()),
+        file=pipeline.file,
+    )
+
+
+def summary(plan: Plan) -> dict[str, Any]:
+    """What `mlpacker plan --json` prints. `units` follow the data, `deploy_order` is the order of `plan.units`.
+
+    `mode` is `<package-mode>-<deploy-mode>-<container or native>`, `shape` is `atomic` (one unit) or `distributed`.
+    """
+    return {
+        "pipeline": plan.pipeline,
+        "mode": f"{plan.package_mode}-{plan.deploy_mode}-{'container' if plan.containerized else 'native'}",
+        "shape": "atomic" if len(plan.units) == 1 else "distributed",
+        "units": [_summary(unit) for unit in reversed(plan.units)],
+        "deploy_order": [unit.name for unit in plan.units],
+    }
+
+
+def to_dict(plan: Plan) -> dict[str, Any]:
+    """`plan` as plain JSON values, for XCom and files."""
+    import msgspec
+
+    data: dict[str, Any] = msgspec.to_builtins(plan)
+    return data
+
+
+def from_dict(data: dict[str, Any]) -> Plan:
+    """The plan that `to_dict` wrote; `msgspec.ValidationError` for anything else."""
+    import msgspec
+
+    return msgspec.convert(data, Plan)
+
+
+def _unit(pipeline: Pipeline, group: tuple[Step, ...], groups: Sequence[tuple[Step, ...]]) -> Unit:
+    queues = {queue.id for queue in pipeline.queues}
+    return Unit(
+        name=group[0].name,
+        steps=group,
+        machine=group[0].machine if pipeline.deploy_mode == "remote" else None,
+        sources=_unique(name for step in group for name in step.inputs if name in queues),
+        sinks=_unique(name for step in group for name in step.outputs if name in queues),
+        links=_unique(_called(group, groups)),
+        port=next((step.port for step in group if step.port), None),
+        replicas=max(step.replicas for step in group),
+    )
+
+
+def _called(group: tuple[Step, ...], groups: Sequence[tuple[Step, ...]]) -> Iterator[str]:
+    """The units that hold the steps after this group's."""
+    home = {step.name: other[0].name for other in groups for step in other}
+    for step in group:
+        yield from (home[name] for name in step.outputs if name in home and home[name] != group[0].name)
+
+
+def _in_flow_order(units: Sequence[Unit]) -> list[Unit]:
+    """Producers before consumers; the order of the file breaks ties."""
+    after = {unit.name: [*unit.links, *_readers(unit, units)] for unit in units}
+    named = {unit.name: unit for unit in units}
+    return [named[name] for name in graph.ordered(named, after)]
+
+
+def _readers(unit: Unit, units: Sequence[Unit]) -> list[str]:
+    return [other.name for other in units if other is not unit and set(unit.sinks) & set(other.sources)]
+
+
+def _summary(unit: Unit) -> dict[str, Any]:
+    return {
+        "name": unit.name,
+        "steps": [step.name for step in unit.steps],
+        "machine": unit.machine,
+        "sources": list(unit.sources),
+        "sinks": list(unit.sinks),
+        "links": list(unit.links),
+    }
+
+
+def _unique(names: Iterator[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(names))

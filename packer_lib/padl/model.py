@@ -60,7 +60,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """`options` holds the connector's further props (`role`, `qos`, `config`, `username`, `pass_env` …), never a secret."""
+    """`options` holds the connector's further props (`role`, `qos`, `config`, `pass_env` …), never a secret."""
 
     id: str
     connector: str
@@ -72,7 +72,8 @@ class Queue:
 
 @dataclass(frozen=True, slots=True)
 class SecretRef:
-    """Where a secret is, never what it is: an environment variable, an Airflow connection, a key file, or a place in the PADL."""
+    """Where a secret is, never what it is: an environment variable, an Airflow connection, a key file, or a JSON
+    pointer into the PADL file (`/infra/m1/sshConfig/pass`)."""
 
     kind: Literal["env", "conn", "file", "padl"]
     where: str
