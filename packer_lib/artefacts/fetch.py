@@ -128,7 +128,7 @@ def _clone(step: Step, settings: Settings) -> Artefact:
 
 
 def _store(settings: Settings) -> Path:
-    return settings.home / "store"
+    return settings.home.resolve() / "store"
 
 
 def folder_of(plan: Plan) -> Path:
