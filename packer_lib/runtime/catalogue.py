@@ -37,6 +37,7 @@ CORE = (
     "code_step.py",
     "contract.py",
     "golden.py",
+    "logs.py",
     "manifest.py",
     "metrics.py",
     "model_step.py",
@@ -50,7 +51,7 @@ def _table(*plugins: Plugin) -> dict[str, Plugin]:
 
 CONNECTORS = _table(
     Plugin("memory", "connectors.memory:Memory", ("connectors/memory.py",), ()),
-    Plugin("mqtt", "connectors.mqtt:Mqtt", ("connectors/mqtt.py",), ("paho-mqtt==2.2.0",)),
+    Plugin("mqtt", "connectors.mqtt:Mqtt", ("connectors/mqtt.py", "connectors/mqtt_session.py"), ("paho-mqtt==2.2.0",)),
     Plugin("kafka", "connectors.kafka:Kafka", ("connectors/kafka.py",), ("confluent-kafka==2.16.1",)),
     Plugin("websocket", "connectors.websocket:WebSocket", ("connectors/websocket.py",), ("websockets>=15",)),
 )

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import logging
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from . import chain, metrics
+from . import chain, logs, metrics
 from . import manifest as manifests
 from .batch import Batches, Result
 from .catalogue import CONNECTORS, find
@@ -42,7 +41,7 @@ def run(folder: Path, argv: Sequence[str]) -> int:
     """
     manifest = manifests.load(folder)
     settings = manifests.settings()
-    _log_to_stderr(settings.log_level, f"{manifest.pipeline}/{manifest.unit}")
+    logs.to_stderr(settings.log_level, f"{manifest.pipeline}/{manifest.unit}")
     if "--check" in argv:
         return chain.check_command(folder, manifest)
     state = State(info=manifests.describe(manifest, settings, datetime.now(UTC)))
@@ -236,19 +235,3 @@ class Rarely:
             return 0
         count, self._count, self._next = self._count, 0, self._clock() + self._seconds
         return count
-
-
-class OneLine(logging.Formatter):
-    """Whatever a message holds, it stays one line; a traceback follows on its own."""
-
-    def formatMessage(self, record: logging.LogRecord) -> str:
-        text = super().formatMessage(record)
-        return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
-
-
-def _log_to_stderr(level: str, unit: str) -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    unit = unit.replace("%", "%%")
-    handler.setFormatter(OneLine(f"%(asctime)s %(levelname)-7s {unit}: %(message)s", "%Y-%m-%dT%H:%M:%S%z"))
-    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
-    logging.getLogger("mlpacker").setLevel(level.upper())

@@ -103,15 +103,15 @@ class Settings:
     port: int = 8080
     log_level: str = "INFO"
     release: str = ""
+    max_body_mib: int = 32
 
 
 def settings() -> Settings:
     """`Settings` from the environment; an unset or empty variable keeps the default."""
-    env = {name: os.environ.get(f"MLPACKER_{name.upper()}", "") for name in ("host", "port", "log_level", "release")}
+    env = {item.name: os.environ.get(f"MLPACKER_{item.name.upper()}", "") for item in fields(Settings)}
     given: dict[str, Any] = {name: value for name, value in env.items() if value}
-    if "port" in given:
-        given["port"] = int(given["port"])
-    return Settings(**given)
+    numbers = {name: int(given[name]) for name in ("port", "max_body_mib") if name in given}
+    return Settings(**{**given, **numbers})
 
 
 def describe(manifest: Manifest, settings: Settings, started: datetime) -> dict[str, Any]:
