@@ -1,0 +1,261 @@
+"""The command line: reads arguments, calls one function of the library, prints what it gives, maps errors to exit
+codes.
+
+Data goes to stdout, messages to stderr. What a command needs is imported inside it, so that `mlpacker plan` starts
+fast.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from packer_lib import __version__
+from packer_lib.errors import MLPackerError, PadlInvalid, Problem, printable
+
+if TYPE_CHECKING:
+    from packer_lib.plan import Plan
+
+app = typer.Typer(
+    name="mlpacker",
+    help="Packages and deploys the pipelines that PADL files describe.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+File = Annotated[Path, typer.Argument(help="A PADL file, .json or .yaml.", show_default=False)]
+Id = Annotated[str, typer.Argument(metavar="ID", help="The pipeline's id.", show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="Machine-readable, on stdout.")]
+
+
+def say(text: str) -> None:
+    """A message for people, on stderr; names from files cannot drive their terminal."""
+    print(printable(text), file=sys.stderr, flush=True)
+
+
+def show(value: Any) -> None:
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+@app.callback(invoke_without_command=True)
+def options(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Tracebacks for unexpected errors.")] = False,
+) -> None:
+    if debug:
+        os.environ["MLPACKER_DEBUG"] = "1"
+    if version:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def validate(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="PADL files.", show_default=False)],
+    artefacts: Annotated[bool, typer.Option("--artefacts", help="Look at models and code too.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Check PADL files; every problem of every file at once. With --json, one object per file and line."""
+    from packer_lib.cli.report import validate as check
+
+    found = check(files, artefacts)
+    for file, problems in found.items():
+        _print_json_report(file, problems) if as_json else _print_report(file, problems)
+    if any(problem.level == "error" for problems in found.values() for problem in problems):
+        raise typer.Exit(PadlInvalid.exit_code)
+
+
+def _print_json_report(file: str, problems: list[Problem]) -> None:
+    keys = ("line", "column", "path", "message", "hint", "level")
+    valid = all(problem.level != "error" for problem in problems)
+    rows = [{key: getattr(problem, key) for key in keys} for problem in problems]
+    print(json.dumps({"file": file, "valid": valid, "problems": rows}, ensure_ascii=False))
+
+
+def _print_report(file: str, problems: list[Problem]) -> None:
+    for problem in problems:
+        say(f"{problem.level}: {problem}")
+    if all(problem.level != "error" for problem in problems):
+        print(printable(f"{file}: valid"))
+
+
+def _plan(file: Path) -> Plan:
+    from packer_lib import padl
+    from packer_lib.plan import plan as make
+
+    pipeline = padl.read(file)
+    for warning in pipeline.warnings:
+        say(f"warning: {warning}")
+    return make(pipeline)
+
+
+@app.command()
+def plan(file: File, as_json: Json = False) -> None:
+    """Show which processes a PADL file becomes, where they run and what joins them."""
+    made = _plan(file)
+    if as_json:
+        from packer_lib.plan import summary
+
+        show(summary(made))
+    else:
+        from packer_lib.cli.report import picture
+
+        print(picture(made))
+
+
+@app.command()
+def bundle(
+    file: File, output: Annotated[Path, typer.Option("--output", "-o", help="A folder; one folder per unit in it.")]
+) -> None:
+    """Write the folders that would be deployed; each runs anywhere."""
+    from packer_lib import artefacts, settings
+    from packer_lib import bundle as bundles
+
+    made, config = _plan(file), settings.read()
+    for unit in made.units:
+        written = bundles.write(made, unit, artefacts.fetch(made, unit, config), output / unit.name, config)
+        print(printable(f"{written.path}  {written.digest}"))
+
+
+@app.command()
+def deploy(
+    file: File,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Bring a pipeline live on this machine; on failure everything is as it was before."""
+    from dataclasses import asdict
+
+    from packer_lib import release, settings
+
+    made = _plan(file)
+    done = release.deploy(made, settings.read(), dry_run=dry_run, progress=say)
+    if as_json:
+        show({"pipeline": made.pipeline, "dry_run": dry_run, "units": [asdict(unit) for unit in done]})
+    else:
+        for unit in done:
+            print(printable(f"{unit.unit}  {unit.action}  {unit.release or '-'}  {unit.endpoint or '-'}"))
+
+
+@app.command()
+def status(
+    pipeline_id: Annotated[str | None, typer.Argument(metavar="[ID]", help="One pipeline only.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Say what is live here, asked of the machine."""
+    from packer_lib import settings
+    from packer_lib import status as machine
+
+    found = machine.status(settings.read(), pipeline_id)
+    if as_json:
+        show(found[0] if pipeline_id else found)
+    else:
+        _print_table(found)
+
+
+def _print_table(found: list[dict[str, Any]]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE, pad_edge=False)
+    for head in ("pipeline", "unit", "state", "endpoint", "release", "models", "since"):
+        table.add_column(head, overflow="fold")
+    for pipeline in found:
+        for unit in pipeline["units"]:
+            models = ", ".join(f"{model['step']} {model['version']}" for model in unit["models"])
+            said = f"{unit['state']}: {unit['reason']}" if unit["reason"] else unit["state"]
+            cells = (pipeline["pipeline"], unit["name"], said, unit["endpoint"], unit["release"], models, unit["since"])
+            table.add_row(*(Text(printable(cell)) for cell in cells))
+    Console().print(table if table.row_count else Text("nothing is deployed here"))
+
+
+@app.command()
+def logs(
+    pipeline_id: Id,
+    unit: Annotated[str | None, typer.Argument(metavar="[UNIT]", help="One unit only.")] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until interrupted.")] = False,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="How many to begin with.")] = 100,
+) -> None:
+    """Print what the units of a pipeline logged."""
+    from packer_lib import settings
+    from packer_lib import status as machine
+
+    read = machine.follow if follow else machine.logs
+    for line in read(settings.read(), pipeline_id, unit, lines):
+        print(line, flush=follow)
+
+
+@app.command()
+def undeploy(pipeline_id: Id) -> None:
+    """Stop and remove every unit of a pipeline; nothing of it is left but shared environments."""
+    from packer_lib import release, settings
+
+    if not release.undeploy(pipeline_id, settings.read(), progress=say):
+        say(f"nothing of {pipeline_id!r} is deployed here")
+
+
+@app.command()
+def schema(version: Annotated[str, typer.Argument(help="A PADL version.")] = "1.1") -> None:
+    """Print the JSON Schema of a PADL version, for editors."""
+    from packer_lib.padl.schema import VERSIONS, text
+
+    if version not in VERSIONS:
+        raise typer.BadParameter(f"there is {', '.join(VERSIONS)}", param_hint="VERSION")
+    print(text(version), end="")
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Check what this machine has of what a deploy needs."""
+    from dataclasses import asdict
+
+    from packer_lib import settings
+    from packer_lib.cli.doctor import examine
+
+    found = examine(settings.read())
+    if as_json:
+        show([asdict(finding) for finding in found])
+    else:
+        for finding in found:
+            print(printable(str(finding)))
+    if not all(finding.ok for finding in found if finding.needed):
+        raise typer.Exit(1)
+
+
+@contextmanager
+def mapped_errors() -> Iterator[None]:
+    """Ours: the message, the hint, and the error's own exit code. Others: one line, since they are ours to mend."""
+    try:
+        yield
+    except MLPackerError as error:
+        say(str(error) if isinstance(error, PadlInvalid) else f"error: {error}")
+        sys.exit(error.exit_code)
+    except Exception as error:
+        if os.environ.get("MLPACKER_DEBUG"):
+            traceback.print_exc()
+        say(f"error: {type(error).__name__}: {error}\n  this is a bug; run it again with --debug and report it")
+        sys.exit(1)
+
+
+def main() -> None:
+    """The `mlpacker` program."""
+    # A deploy that is asked to end puts everything back first: TERM becomes an exception like Ctrl-C.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    with mapped_errors():
+        app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+"""The words for files, uv and supervisor: argv tuples made of plain values. Nothing is run here."""
+
+from __future__ import annotations
+
+Argv = tuple[str, ...]
+
+# Files (GNU coreutils and busybox). `--` keeps a name that begins with a dash a name.
+
+
+def make_folders(*paths: str) -> Argv:
+    return ("mkdir", "-p", "-m", "700", "--", *paths)
+
+
+def read(path: str) -> Argv:
+    return ("cat", "--", path)
+
+
+def names(folder: str) -> Argv:
+    return ("ls", "-A", "--", folder)
+
+
+def runnable(path: str) -> Argv:
+    return ("test", "-x", path)
+
+
+def exists(path: str) -> Argv:
+    return ("test", "-e", path)
+
+
+def copy(source: str, target: str) -> Argv:
+    return ("cp", "-p", "--", source, target)
+
+
+def rename(source: str, target: str) -> Argv:
+    """rename(2): replaces a file; fails on a folder that holds anything, which is what makes it a lock."""
+    return ("mv", "-T", "--", source, target)
+
+
+def remove(*paths: str) -> Argv:
+    return ("rm", "-rf", "--", *paths)
+
+
+def remove_empty(folder: str) -> Argv:
+    """Fails on a folder that holds anything."""
+    return ("rmdir", "--", folder)
+
+
+def make_file(path: str) -> Argv:
+    return ("touch", "--", path)
+
+
+def touch(path: str) -> Argv:
+    return ("touch", "-c", "--", path)
+
+
+def changed(path: str) -> Argv:
+    """Says when the file was changed, in whole seconds since the epoch."""
+    return ("stat", "-c", "%Y", "--", path)
+
+
+def now() -> Argv:
+    return ("date", "+%s")
+
+
+def tail(path: str, lines: int) -> Argv:
+    return ("tail", "-n", str(lines), "--", path)
+
+
+def follow(lines: int, *paths: str) -> Argv:
+    """Goes on over a rotation: by name, not by inode."""
+    return ("tail", "-n", str(lines), "-F", "--", *paths)
+
+
+# Environments
+
+
+def make_environment(uv: str, python: str, folder: str) -> Argv:
+    """Relocatable, because it is built beside its place and renamed into it."""
+    return (uv, "venv", "--relocatable", "--no-project", "--python", python, folder)
+
+
+def fill_environment(uv: str, python: str, lock: str) -> Argv:
+    """Exactly what `lock` names, wheels only: no package's build script runs on this machine."""
+    return (uv, "pip", "sync", "--python", python, "--require-hashes", "--no-build", lock)
+
+
+def check_bundle(python: str, folder: str, entry: str) -> Argv:
+    return ("env", "-C", folder, python, entry, "--check")
+
+
+# What the machine does itself: packer_lib/hosts/toolbox.py, put there as one file
+
+
+def toolbox(python: str, file: str, *words: str) -> Argv:
+    """`-I -S`: nothing of the machine's own Python configuration, and a start of 15 ms."""
+    return (python, "-I", "-S", file, *words)
+
+
+def supervisord(python: str, conf: str) -> Argv:
+    return (python, "-m", "supervisor.supervisord", "-c", conf)
+
+
+def supervisorctl(python: str, conf: str, *words: str) -> Argv:
+    return (python, "-m", "supervisor.supervisorctl", "-c", conf, *words)

@@ -1,0 +1,41 @@
+"""Our home on a machine: its folders and toolbox, and the small things every stage does there."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from packer_lib import commands
+from packer_lib.errors import DeployFailed
+from packer_lib.hosts import Host, Result
+from packer_lib.hosts.layout import Layout
+
+KEPT = ("PATH", "HOME", "USER", "LOGNAME", "TZ", "TMPDIR")
+
+
+def prepare(host: Host, layout: Layout) -> None:
+    """Folders and toolbox as this version wants them; may be done again at any time."""
+    must(host, commands.make_folders(layout.home, *layout.folders()))
+    host.put(Path(__file__).with_name("toolbox.py"), layout.toolbox, 0o600)
+
+
+def put_text(host: Host, text: str, target: str, mode: int = 0o600) -> None:
+    """`text` as a file on the machine, complete or absent, readable by its owner only."""
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", newline="", prefix="mlpacker-") as file:
+        file.write(text)
+        file.flush()
+        host.put(Path(file.name), target, mode)
+
+
+def must(host: Host, argv: commands.Argv, timeout: float = 60.0) -> Result:
+    """A small command that has to work; `DeployFailed` with what it said otherwise."""
+    result = host.run(argv, timeout=timeout)
+    if not result.ok:
+        raise DeployFailed(f"on {host.name}: {argv[0]}: {result.tail(3)}", "look at that machine's disk and rights")
+    return result
+
+
+def clean_environment() -> dict[str, str]:
+    """What every process of ours begins with: enough to run programs, nothing else the deployer happens to have set."""
+    return {"LANG": "C.UTF-8", **{name: os.environ[name] for name in KEPT if name in os.environ}}

@@ -1,0 +1,134 @@
+"""One release at a time for a pipeline on a machine: a folder there that says who, since when and why.
+
+A folder that holds a file cannot be renamed over (rename(2): ENOTEMPTY), so taking the lock and signing it is one step.
+The holder touches it every few seconds; who finds it untouched for a minute, or its process gone, breaks it and
+says so.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from packer_lib import commands
+from packer_lib.errors import Busy
+from packer_lib.hosts import Host
+from packer_lib.hosts.home import must, put_text
+from packer_lib.hosts.layout import Layout
+
+BEAT_EVERY = 10.0
+DEAD_AFTER = 60.0
+LOOK_EVERY = 0.5
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Who holds a lock. `started` tells a process from a later one of the same number (clock ticks since boot)."""
+
+    who: str
+    host: str
+    pid: int
+    started: str
+    since: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.who} on {self.host} (process {self.pid}) since {self.since}: {self.why}"
+
+
+def myself(why: str) -> Owner:
+    since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    return Owner(getpass.getuser(), socket.gethostname(), os.getpid(), start_of(os.getpid()), since, why)
+
+
+def start_of(pid: int) -> str:
+    """Field 22 of /proc/<pid>/stat, see proc(5); empty when there is no such process."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return ""
+    return text.rpartition(")")[2].split()[19]
+
+
+@contextmanager
+def hold(
+    host: Host, layout: Layout, name: str, why: str, *, wait: float = 0.0, progress: Progress = print
+) -> Iterator[None]:
+    """Holds the lock `name`; `Busy` with its owner when somebody else still does after `wait` seconds."""
+    path, owner = layout.lock(name), myself(why)
+    _take(host, path, owner, time.monotonic() + wait, progress)
+    done = threading.Event()
+    beat = threading.Thread(target=_beat, args=(host, path, done), daemon=True)
+    beat.start()
+    try:
+        yield
+    finally:
+        done.set()
+        beat.join()
+        host.run(commands.remove(path))
+
+
+def _take(host: Host, path: str, owner: Owner, end: float, progress: Progress) -> None:
+    told = False
+    while not _try(host, path, owner):
+        holder = _holder(host, path)
+        if holder is not None and not _alive(host, path, holder):
+            progress(f"breaking the lock of {holder}: it is gone")
+            _break(host, path, holder)
+        elif time.monotonic() >= end:
+            said = str(holder) if holder else "someone who is just leaving"
+            raise Busy(
+                f"{Path(path).name} is held by {said}", "wait for it to end, or stop that process; then run this again"
+            )
+        else:
+            if not told:
+                progress(f"waiting for {holder}")
+            told = True
+            time.sleep(LOOK_EVERY)
+
+
+def _try(host: Host, path: str, owner: Owner) -> bool:
+    mine = f"{path}.{uuid.uuid4().hex}"
+    must(host, commands.make_folders(mine))
+    put_text(host, json.dumps(asdict(owner)), f"{mine}/details")
+    if host.run(commands.rename(mine, path)).ok:
+        return True
+    host.run(commands.remove(mine))
+    return False
+
+
+def _holder(host: Host, path: str) -> Owner | None:
+    result = host.run(commands.read(f"{path}/details"))
+    return Owner(**json.loads(result.out)) if result.ok else None
+
+
+def _alive(host: Host, path: str, owner: Owner) -> bool:
+    if owner.host == socket.gethostname():
+        return start_of(owner.pid) == owner.started
+    touched, now = host.run(commands.changed(path)).out, host.run(commands.now()).out
+    return not touched or float(now) - float(touched) < DEAD_AFTER
+
+
+def _break(host: Host, path: str, dead: Owner) -> None:
+    """Moves the lock away, so that of several who break it one succeeds; back again if it was not the dead one's."""
+    aside = f"{path}.{uuid.uuid4().hex}"
+    if not host.run(commands.rename(path, aside)).ok:
+        return
+    if _holder(host, aside) == dead or not host.run(commands.rename(aside, path)).ok:
+        host.run(commands.remove(aside))
+
+
+def _beat(host: Host, path: str, done: threading.Event) -> None:
+    while not done.wait(BEAT_EVERY):
+        host.run(commands.touch(path))

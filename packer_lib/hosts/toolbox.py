@@ -1,0 +1,162 @@
+"""What a machine does for us itself: start a unit, find a port and its holder, ask a unit over HTTP.
+
+Copied to every machine as one file and run there as `python -I -S toolbox.py WORD …`: standard library only, Python
+≥3.8, and nothing of ours imported. Answers are one JSON line on stdout.
+
+    launch FILE                  become the process FILE describes: {"argv", "env", "cwd"}
+    port HOST PORT               {"free", "pid", "group", "command"}: who listens there, as far as this user may see
+    free HOST FIRST HOME         {"port"}: the first free one from FIRST that no release below HOME has
+    http METHOD URL TIMEOUT      {"status", "body"}; the request's body on stdin; status 0 when nobody answers
+    ready URL SECONDS            the same for GET, as soon as the status is 200 or when the time is up
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+
+TRY_EVERY = 0.05
+PORTS = 10000
+
+
+def launch(file: str) -> None:
+    """Supervisor's own `environment =` cannot hold every value (both kinds of quotes, newlines, ` ;`); JSON can."""
+    with open(file, encoding="utf-8") as handle:  # noqa: PTH123  pathlib would double the start time
+        unit = json.load(handle)
+    os.chdir(unit["cwd"])
+    environ = {**os.environ, **unit["env"]}
+    os.execve(unit["argv"][0], unit["argv"], environ)  # noqa: S606  this is the point
+
+
+def is_free(host: str, port: int) -> bool:
+    """Whether a server could listen there now; a connection that is still closing does not count."""
+    import socket
+
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((host, port))
+            listener.listen(1)
+        except OSError:
+            return False
+    return True
+
+
+def port(host: str, number: str) -> dict[str, object]:
+    if is_free(host, int(number)):
+        return {"free": True, "pid": 0, "group": 0, "command": ""}
+    pid = holder(int(number))
+    return {"free": False, "pid": pid, "group": group_of(pid), "command": command_of(pid)}
+
+
+def holder(number: int) -> int:
+    """The process that listens on `number`; 0 when it is another user's, or this is not Linux."""
+    inodes = {f"socket:[{inode}]" for inode in _listening(number)}
+    for pid in _pids() if inodes else ():
+        try:
+            descriptors = os.listdir(f"/proc/{pid}/fd")  # noqa: PTH208
+        except OSError:
+            continue
+        for descriptor in descriptors:
+            if _link(f"/proc/{pid}/fd/{descriptor}") in inodes:
+                return pid
+    return 0
+
+
+def _listening(number: int) -> list[str]:
+    """Inodes of sockets in state LISTEN (0A) on that port, see proc(5)."""
+    inodes = []
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        for line in _text(table).splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and int(fields[1].rsplit(":", 1)[1], 16) == number:
+                inodes.append(fields[9])
+    return inodes
+
+
+def _pids() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208
+
+
+def group_of(pid: int) -> int:
+    try:
+        return os.getpgid(pid) if pid else 0
+    except OSError:
+        return 0
+
+
+def command_of(pid: int) -> str:
+    """Its program and arguments, cut short; empty for 0."""
+    return _text(f"/proc/{pid}/cmdline").replace("\0", " ").strip()[:200] if pid else ""
+
+
+def _link(path: str) -> str:
+    try:
+        return os.readlink(path)  # noqa: PTH115
+    except OSError:
+        return ""
+
+
+def _text(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as handle:  # noqa: PTH123
+            return handle.read()
+    except OSError:
+        return ""
+
+
+def free(host: str, first: str, home: str) -> dict[str, int]:
+    taken = _promised(home)
+    for number in range(int(first), int(first) + PORTS):
+        if number not in taken and is_free(host, number):
+            return {"port": number}
+    return {"port": 0}
+
+
+def _promised(home: str) -> set[int]:
+    """Ports of every release that is or may come back live; its unit need not be running right now."""
+    import glob
+
+    files = glob.glob(os.path.join(glob.escape(home), "releases/*/*/history/*/release.json"))  # noqa: PTH118,PTH207
+    return {json.loads(text)["port"] for text in map(_text, files) if text}
+
+
+def http(method: str, url: str, timeout: str, body: bytes | None = None) -> dict[str, object]:
+    import http.client
+    from urllib.parse import urlsplit
+
+    place = urlsplit(url)
+    connection = http.client.HTTPConnection(place.hostname or "", place.port, timeout=float(timeout))
+    try:
+        connection.request(method, place.path, body, {"Content-Type": "application/json"} if body else {})
+        response = connection.getresponse()
+        return {"status": response.status, "body": response.read().decode("utf-8", "replace")}
+    except (OSError, http.client.HTTPException) as error:
+        return {"status": 0, "body": str(error) or type(error).__name__}
+    finally:
+        connection.close()
+
+
+def ready(url: str, seconds: str) -> dict[str, object]:
+    end = time.monotonic() + float(seconds)
+    while True:
+        answer = http("GET", url, seconds)
+        if answer["status"] == 200 or time.monotonic() >= end:
+            return answer
+        time.sleep(TRY_EVERY)
+
+
+def main(argv: list[str]) -> None:
+    word, *rest = argv
+    if word == "launch":
+        launch(rest[0])
+    elif word == "http" and rest[0] != "GET":
+        print(json.dumps(http(rest[0], rest[1], rest[2], sys.stdin.buffer.read())))
+    else:
+        print(json.dumps({"port": port, "free": free, "http": http, "ready": ready}[word](*rest)))  # type: ignore[operator]
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

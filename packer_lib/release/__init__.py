@@ -1,0 +1,16 @@
+"""Releases of units on a machine: stage, switch, verify, and back again when one of them does not answer.
+
+A machine is asked, not remembered: `records` reads what is there, `supervisor` what runs. May import plan, artefacts,
+bundle, build and hosts.
+"""
+
+from __future__ import annotations
+
+from packer_lib.release.deploy import deploy, undeploy
+from packer_lib.release.model import Release, UnitStatus
+from packer_lib.release.restore import restore
+from packer_lib.release.stage import stage
+from packer_lib.release.switch import retire, switch
+from packer_lib.release.verify import verify
+
+__all__ = ["Release", "UnitStatus", "deploy", "restore", "retire", "stage", "switch", "undeploy", "verify"]

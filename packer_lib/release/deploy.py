@@ -1,0 +1,184 @@
+"""The whole chain on this machine, under the pipeline's lock; and its way back."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from packer_lib import artefacts, build, commands
+from packer_lib import bundle as bundles
+from packer_lib.bundle import Bundle
+from packer_lib.errors import DeployFailed, MLPackerError, PolicyRefused, RollbackFailed
+from packer_lib.hosts import Host
+from packer_lib.hosts.home import must, prepare
+from packer_lib.hosts.layout import Layout, program
+from packer_lib.hosts.local import LocalHost
+from packer_lib.hosts.lock import hold
+from packer_lib.hosts.recording import RecordingHost, reading
+from packer_lib.plan import Plan, Unit
+from packer_lib.release import prune, records, supervisor, switch
+from packer_lib.release.model import Action, Release, UnitStatus
+from packer_lib.release.restore import restore
+from packer_lib.release.stage import stage, variables
+from packer_lib.release.verify import verify
+from packer_lib.settings import Settings
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What is to be done with one unit that is in the plan."""
+
+    unit: Unit
+    action: Action
+    release: Release
+
+    def status(self) -> UnitStatus:
+        return UnitStatus(self.unit.name, self.action, self.release.id, self.release.endpoint)
+
+
+def deploy(
+    plan: Plan,
+    settings: Settings,
+    *,
+    run: str = "",
+    dry_run: bool = False,
+    progress: Progress = print,
+    host: Host | None = None,
+) -> tuple[UnitStatus, ...]:
+    """Every unit of the plan live and answering, or every unit as it was before.
+
+    Artefacts, environments and checks come first and touch nothing that runs; what fails there leaves the machine as it
+    was. From the switch on, `DeployFailed` says that all is back and `RollbackFailed` what is not.
+    """
+    refuse_what_is_elsewhere(plan)
+    machine = host or LocalHost()
+    if dry_run:
+        return _rehearse(plan, settings, machine, progress)
+    layout = Layout(str(settings.home))
+    prepare(machine, layout)
+    with hold(machine, layout, plan.pipeline, f"deploy {run}".strip(), progress=progress):
+        changes = _stage_all(machine, plan, settings, run, progress)
+        gone = [UnitStatus(unit, "remove", "", "") for unit in switch.vanished(machine, layout, plan)]
+        _go_live(machine, plan, changes, settings, progress)
+    return (*(change.status() for change in changes), *gone)
+
+
+def refuse_what_is_elsewhere(plan: Plan) -> None:
+    """`PolicyRefused` for a plan that this module cannot carry out: containers, other machines, replicas."""
+    name = plan.pipeline
+    if plan.containerized:
+        raise PolicyRefused(f"{name}: containers are not deployed by this command", "set `containerized: false`")
+    remote = [unit.name for unit in plan.units if unit.machine is not None]
+    if remote:
+        raise PolicyRefused(f"{name}: {', '.join(remote)} belong to other machines", "set `deploy-mode: local`")
+    many = [unit.name for unit in plan.units if unit.replicas > 1]
+    if many:
+        raise PolicyRefused(
+            f"{name}: {', '.join(many)} want replicas, which native units do not have", "remove `replicas`"
+        )
+
+
+def _stage_all(host: Host, plan: Plan, settings: Settings, run: str, progress: Progress) -> list[Change]:
+    made: list[str] = []
+    try:
+        return [_prepare_unit(host, plan, unit, settings, run, progress, made) for unit in plan.units]
+    except BaseException:
+        prune.prune(host, Layout(str(settings.home)), plan.pipeline, settings.keep_releases, made)
+        raise
+
+
+def _prepare_unit(  # noqa: PLR0913
+    host: Host, plan: Plan, unit: Unit, settings: Settings, run: str, progress: Progress, made: list[str]
+) -> Change:
+    with bundled(plan, unit, settings) as bundle:
+        made.append(bundle.digest)
+        environment = build.environment(host, bundle, settings, progress)
+        build.check(host, bundle, environment, variables(plan, unit))
+        release = stage(host, plan, unit, bundle, environment, settings, run)
+    action = _action(host, Layout(str(settings.home)), release)
+    progress(f"{unit.name}: {action} ({release.id})")
+    return Change(unit, action, release)
+
+
+@contextmanager
+def bundled(plan: Plan, unit: Unit, settings: Settings) -> Iterator[Bundle]:
+    """The unit's bundle in a folder that is gone afterwards."""
+    settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    folder = Path(tempfile.mkdtemp(prefix=".bundle-", dir=settings.home))
+    try:
+        yield bundles.write(plan, unit, artefacts.fetch(plan, unit, settings), folder / unit.name, settings)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _action(host: Host, layout: Layout, release: Release) -> Action:
+    former = records.current(host, layout, release.pipeline, release.unit)
+    if former is None:
+        return "create"
+    alive = supervisor.ask(host, layout, program(release.pipeline, release.unit)).alive
+    return "nothing" if former.id == release.id and alive else "replace"
+
+
+def _go_live(host: Host, plan: Plan, changes: Sequence[Change], settings: Settings, progress: Progress) -> None:
+    try:
+        switch.retire(host, plan, settings)
+        for change in changes:
+            if change.action != "nothing":
+                switch.switch(host, change.release, settings)
+        progress("waiting for every unit to answer")
+        verify(host, plan, [change.release for change in changes], settings)
+    except BaseException as error:
+        _undo(host, plan, settings, error, progress)
+        raise
+
+
+def _undo(host: Host, plan: Plan, settings: Settings, error: BaseException, progress: Progress) -> None:
+    """Raises what `error` becomes when it is one of ours: the same, and how the units are now."""
+    progress("it failed; putting every unit back")
+    why = error.message if isinstance(error, MLPackerError) else f"{type(error).__name__}: {error}"
+    try:
+        done = restore(host, plan, settings)
+    except MLPackerError as second:
+        raise RollbackFailed(f"{why}\nand the way back failed: {second.message}", second.hint) from error
+    if isinstance(error, MLPackerError):
+        raise DeployFailed(f"{why}\nrolled back: {'; '.join(done)}", error.hint) from None
+
+
+def undeploy(pipeline: str, settings: Settings, *, progress: Progress = print, host: Host | None = None) -> list[str]:
+    """Stops and removes every unit of the pipeline and all that is kept of it, logs too; its names. Environments stay:
+    they are shared, and make the next deploy fast. The last unit of the machine takes supervisor with it."""
+    machine, layout = host or LocalHost(), Layout(str(settings.home))
+    with hold(machine, layout, pipeline, "undeploy", progress=progress):
+        names = records.units(machine, layout, pipeline)
+        for unit in names:
+            progress(f"{unit}: remove")
+            switch.take_down(machine, layout, pipeline, unit)
+        used = {release.bundle for unit in names for release in records.history(machine, layout, pipeline, unit)}
+        logs = [layout.log(pipeline, unit) for unit in names]
+        must(
+            machine,
+            commands.remove(layout.releases(pipeline), *logs, *(f"{log}.{n}" for log in logs for n in (1, 2, 3))),
+        )
+        prune.remove_bundles(machine, layout, used)
+        supervisor.stop_if_idle(machine, layout)
+    return names
+
+
+def _rehearse(plan: Plan, settings: Settings, host: Host, progress: Progress) -> tuple[UnitStatus, ...]:
+    """What a deploy would do, unit by unit; only the store of artefacts is written to."""
+    layout = Layout(str(settings.home))
+    double = RecordingHost(reading(host), name=host.name, python=host.python)
+    statuses = []
+    for unit in plan.units:
+        with bundled(plan, unit, settings) as bundle:
+            former = records.current(double, layout, plan.pipeline, unit.name)
+            action: Action = "create" if former is None else "nothing" if former.bundle == bundle.digest else "replace"
+        progress(f"{unit.name}: {action}")
+        statuses.append(UnitStatus(unit.name, action, former.id if former else "", former.endpoint if former else ""))
+    return (*statuses, *(UnitStatus(unit, "remove", "", "") for unit in switch.vanished(double, layout, plan)))

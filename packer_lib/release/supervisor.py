@@ -1,0 +1,183 @@
+"""One supervisord per user who deploys: its configuration, starting it, and what it says of a unit."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shlex
+import time
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from packer_lib import commands
+from packer_lib.errors import DeployFailed
+from packer_lib.hosts import Host, Result
+from packer_lib.hosts.home import clean_environment, put_text
+from packer_lib.hosts.layout import Layout, program
+from packer_lib.release.model import Release
+
+LONGEST_SOCKET = 90  # sun_path holds 108 bytes, and supervisor binds `<path>.<pid>` first
+ANSWER_WITHIN = 15.0
+STOP_WITHIN = 30  # seconds from TERM to KILL: a unit finishes its batch and closes its connections
+SETTLED_AFTER = 10  # a unit that lives this long is started; less is a failed start and counted
+
+# supervisorctl's words, which differ by command, for a supervisor that is not there or just leaving
+UNANSWERED = (
+    "refused connection",
+    "no such file",
+    "FileNotFoundError",
+    "ConnectionRefusedError",
+    "ConnectionResetError",
+    "SHUTDOWN_STATE",
+    "already shutting down",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """`word` is supervisor's: RUNNING, STARTING, BACKOFF, FATAL, EXITED, STOPPED, STOPPING; UNKNOWN without a
+    program.
+    """
+
+    word: str
+    pid: int = 0
+    text: str = ""
+
+    @property
+    def alive(self) -> bool:
+        return self.word in ("RUNNING", "STARTING")
+
+
+def conf_value(value: str) -> str:
+    """`value` as supervisor's configuration reads it back unchanged; `DeployFailed` for what no escape exists for."""
+    if any(char in value for char in "\n\r\0") or " ;" in value or " #" in value or value != value.strip():
+        raise DeployFailed(
+            f"supervisor cannot read {value!r} in its configuration",
+            "choose a home without line breaks, ' ;' and ' #' in it (MLPACKER__PATHS__HOME)",
+        )
+    return value.replace("%", "%%")
+
+
+def render(template: str, **values: Any) -> str:
+    return str(_templates().get_template(template).render(values))
+
+
+@cache
+def _templates() -> Any:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(  # noqa: S701  these are configuration files, with an escape of their own
+        loader=PackageLoader("packer_lib"), undefined=StrictUndefined, keep_trailing_newline=True
+    )
+    environment.filters["conf"] = conf_value
+    return environment
+
+
+def unit_conf(host: Host, layout: Layout, release: Release) -> str:
+    """The program section of one release of a unit: always the same text for the same release."""
+    pipeline, unit = release.pipeline, release.unit
+    launch = f"{layout.history(pipeline, unit, release.id)}/launch.json"
+    return render(
+        "supervisor.conf.j2",
+        program=program(pipeline, unit),
+        command=shlex.join(commands.toolbox(host.python, layout.toolbox, "launch", launch)),
+        directory=layout.home,
+        log=layout.log(pipeline, unit),
+        startsecs=SETTLED_AFTER,
+        stopwaitsecs=STOP_WITHIN,
+    )
+
+
+def configure(host: Host, layout: Layout) -> None:
+    """Supervisor's own configuration, as this version wants it."""
+    put_text(host, render("supervisord.conf.j2", home=layout.home, socket=socket_path(layout.home)), layout.supervisord)
+
+
+def socket_path(home: str) -> str:
+    """`supervisor.sock` in `home`, or in a private short folder when the path would be too long for a socket."""
+    plain = f"{home}/supervisor.sock"
+    if len(plain.encode()) <= LONGEST_SOCKET:
+        return plain
+    name = f"mlpacker-{os.getuid()}-{hashlib.sha256(home.encode()).hexdigest()[:12]}"
+    folder = Path(os.environ.get("XDG_RUNTIME_DIR") or "/tmp") / name  # noqa: S108  0700 and checked to be ours
+    private_folder(folder)
+    return f"{folder}/supervisor.sock"
+
+
+def private_folder(folder: Path) -> None:
+    """Makes `folder`, or makes sure that it is ours alone: in /tmp anyone may have been there first."""
+    try:
+        folder.mkdir(mode=0o700)
+    except FileExistsError:
+        there = folder.lstat()
+        if folder.is_symlink() or there.st_uid != os.getuid() or there.st_mode & 0o077:
+            raise DeployFailed(
+                f"{folder} is not ours alone", f"look who made it (ls -ld {folder}), then remove it"
+            ) from None
+
+
+def control(host: Host, layout: Layout, *words: str) -> Result:
+    """One word to supervisor, which is started when nobody answers; codes and text are supervisorctl's."""
+    argv = commands.supervisorctl(host.python, layout.supervisord, *words)
+    result = host.run(argv, env=clean_environment(), timeout=STOP_WITHIN + ANSWER_WITHIN)
+    if not _unanswered(result):
+        return result
+    start(host, layout)
+    return host.run(argv, env=clean_environment(), timeout=STOP_WITHIN + ANSWER_WITHIN)
+
+
+def ask(host: Host, layout: Layout, name: str) -> State:
+    """What supervisor says of one unit; UNKNOWN also when no supervisor runs, which is never started for a question."""
+    argv = commands.supervisorctl(host.python, layout.supervisord, "status", name)
+    return parse_state(host.run(argv, env=clean_environment(), timeout=ANSWER_WITHIN).out)
+
+
+def pid(host: Host, layout: Layout, name: str) -> int:
+    """The unit's process, also while it is STARTING, where `status` does not say it; 0 without one."""
+    argv = commands.supervisorctl(host.python, layout.supervisord, "pid", name)
+    said = host.run(argv, env=clean_environment(), timeout=ANSWER_WITHIN).out.strip()
+    return int(said) if said.isdigit() else 0
+
+
+def ask_all(host: Host, layout: Layout) -> dict[str, State]:
+    """Every unit that supervisor knows, by the name of its program."""
+    argv = commands.supervisorctl(host.python, layout.supervisord, "status")
+    lines = host.run(argv, env=clean_environment(), timeout=ANSWER_WITHIN).out.splitlines()
+    return {line.split()[0]: parse_state(line) for line in lines if parse_state(line).word != "UNKNOWN"}
+
+
+def parse_state(line: str) -> State:
+    """From `name   RUNNING   pid 42, uptime 0:00:07`."""
+    words = line.split()
+    if len(words) < 2 or words[1] not in ("RUNNING", "STARTING", "BACKOFF", "FATAL", "EXITED", "STOPPED", "STOPPING"):
+        return State("UNKNOWN", text=line.strip())
+    pid = int(words[3].rstrip(",")) if words[2:3] == ["pid"] else 0
+    return State(words[1], pid, " ".join(words[2:]))
+
+
+def start(host: Host, layout: Layout) -> None:
+    """Starts supervisord in a session and an environment of its own: it outlives the task that needed it."""
+    host.run(commands.supervisord(host.python, layout.supervisord), env=clean_environment(), timeout=ANSWER_WITHIN)
+    end = time.monotonic() + ANSWER_WITHIN
+    while _unanswered(result := _status(host, layout)):
+        if time.monotonic() > end:
+            log = host.run(commands.tail(f"{layout.home}/logs/supervisord.log", 5)).out
+            raise DeployFailed(f"supervisord did not start on {host.name}: {result.tail(2)}\n{log}".rstrip())
+
+
+def _status(host: Host, layout: Layout) -> Result:
+    argv = commands.supervisorctl(host.python, layout.supervisord, "pid")
+    return host.run(argv, env=clean_environment(), timeout=ANSWER_WITHIN)
+
+
+def _unanswered(result: Result) -> bool:
+    said = result.out + result.err
+    return any(text in said for text in UNANSWERED)
+
+
+def stop_if_idle(host: Host, layout: Layout) -> None:
+    """No supervisord without units. One that is needed the next moment starts again by itself (see `control`)."""
+    if not host.run(commands.names(f"{layout.home}/conf.d")).out.strip():
+        host.run(commands.supervisorctl(host.python, layout.supervisord, "shutdown"), env=clean_environment())
