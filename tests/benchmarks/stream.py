@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,8 +103,9 @@ def our_bundle(work: Work, names: dict[str, str]) -> Path:
     return bundle.write(ours, unit, artefacts.fetch(ours, unit, settings.read()), output).path
 
 
-def create(broker: str, topics: Iterator[str] | object) -> None:
-    for future in AdminClient({"bootstrap.servers": broker}).create_topics([NewTopic(t, 1, 1) for t in topics]).values():
+def create(broker: str, topics: Iterable[str]) -> None:
+    admin = AdminClient({"bootstrap.servers": broker})  # kept: its futures end with it
+    for future in admin.create_topics([NewTopic(topic, 1, 1) for topic in topics]).values():
         future.result(30)
 
 
