@@ -30,8 +30,10 @@ from packer_lib.runtime.catalogue import CONNECTORS
 from packer_lib.runtime.contract import Message, Sink
 from packer_lib.runtime.manifest import QueueSpec
 
-COLUMNS = ("timestamp", "cpu", "network_in", "disk_read")
+FEATURES = ("cpu", "network_in", "disk_read")
+COLUMNS = ("timestamp", *FEATURES)
 RATE = 5.0
+WINDOW = 30  # records; the autoencoder's window at this rate is six seconds
 
 Record = dict[str, Any]
 

@@ -45,7 +45,7 @@ def _drain(receiver: socket.socket) -> None:
 
 
 def read_disk(end: float, folder: Path) -> None:
-    """Reads a file again and again until `end`, each time from the disk: its pages are dropped from the cache before."""
+    """Reads a file again and again until `end`, from the disk each time: its pages are dropped from the cache first."""
     with tempfile.TemporaryFile(dir=folder) as file:
         file.write(os.urandom(CHUNK) * (FILE_SIZE // CHUNK))
         file.flush()

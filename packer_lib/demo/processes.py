@@ -42,7 +42,7 @@ class Run:
 
 
 def claim(state: Path) -> Run:
-    """This process as the one demo of `state`, everything that a killed run left behind being stopped first.
+    """This process as the one demo of `state`, every process that a killed run left behind being stopped first.
 
     `Busy` when another demo is running there.
     """
@@ -82,11 +82,12 @@ def stop_marked(mark: str, grace: float = 15.0) -> int:
         if not processes:
             break
         stopped += len(processes)
-        _terminate(processes, grace)
+        stop_processes(processes, grace)
     return stopped
 
 
-def _terminate(processes: list[psutil.Process], grace: float) -> None:
+def stop_processes(processes: Sequence[psutil.Process], grace: float = 15.0) -> None:
+    """Ends these, politely first."""
     for process in processes:
         with suppress(psutil.Error):
             process.terminate()

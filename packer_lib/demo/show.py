@@ -1,0 +1,113 @@
+"""The three cases while they run: what is known of them, on the table, again and again until something is so."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from packer_lib import status
+from packer_lib.demo import cases, closing, processes
+from packer_lib.demo.brokers import Broker
+from packer_lib.demo.cases import CASES, A, B, C
+from packer_lib.demo.dags import Deployments
+from packer_lib.demo.feed import Asker, Feed
+from packer_lib.demo.screen import LiveTable, Screen
+from packer_lib.demo.watch import Row, Watch
+from packer_lib.errors import MLPackerError
+from packer_lib.settings import Settings
+from packer_lib.standalone import Airflow
+
+LOOK_EVERY = 0.5
+STATUS_EVERY = 3.0
+LIVE = "DAG success"
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What is on while the demo runs. `trained` holds the model and the code steps, `logs` what the processes say."""
+
+    screen: Screen
+    settings: Settings
+    airflow: Airflow
+    brokers: Mapping[str, Broker]
+    trained: Path
+    logs: Path
+
+
+class Show:
+    """The table and what it is made of; `rows` is its latest state, `feed` and `asker` are there once `listen` was called."""
+
+    def __init__(self, scene: Scene, watch: Watch, table: LiveTable) -> None:
+        self._scene, self._watch, self._table = scene, watch, table
+        self._deployments = Deployments(scene.airflow, (case.id for case in CASES))
+        self._dags: dict[str, str] = {}
+        self._status: list[dict[str, Any]] = []
+        self._asked = float("-inf")
+        self.feed: Feed | None = None
+        self.asker: Asker | None = None
+        self.rows: list[Row] = []
+
+    def listen(self, ending: ExitStack) -> None:
+        """Starts the agent, and what reads along."""
+        kafka, mqtt = self._scene.brokers["kafka"].address, self._scene.brokers["mqtt"].address
+        metrics = cases.topic(B, B.source)
+        self.feed = Feed(kafka, metrics, {case.id: cases.topic(case, case.sink) for case in (B, C)})
+        ending.callback(self.feed.stop)
+        endpoint = next(row.endpoint for row in self.rows if row.pipeline == A.id)
+        self.asker = Asker(endpoint, self.feed, self._scene.trained / "outliers_filter")
+        ending.callback(self.asker.stop)
+        argv = [sys.executable, "-m", "packer_lib.demo.agent", f"--kafka={kafka}/{metrics}"]
+        argv.append(f"--mqtt={mqtt}/{cases.topic(C, C.source)}")
+        ending.callback(processes.stop, processes.start(argv, os.environ, self._scene.logs / "agent.log"))
+
+    def until(self, so: Callable[[], bool], seconds: float, caption: str) -> bool:
+        """Looks until it is so or the time is over; whether it was so."""
+        end = time.monotonic() + seconds
+        self._look(caption)
+        while not so():
+            if time.monotonic() > end:
+                return False
+            time.sleep(LOOK_EVERY)
+            self._look(caption)
+        return True
+
+    def all_live(self) -> bool:
+        """`MLPackerError` as soon as Airflow says that one of them will not be."""
+        for pipeline, state in self._dags.items():
+            if state.startswith("failed"):
+                logs = self._scene.airflow.home / "logs"
+                raise MLPackerError(f"Airflow did not deploy {pipeline} ({state})", f"the tasks' logs are in {logs}")
+        return set(self._dags.values()) == {LIVE} and all(row.state == "running" for row in self.rows)
+
+    def all_judging(self) -> bool:
+        """Whether the last step of every case has had windows to judge."""
+        answered = self.asker is not None and len(self.asker.answers.seconds) >= 3
+        return (
+            answered and all(row.numbers.came > 40 for row in self.rows if row.pipeline == B.id) and self._reached(C.id)
+        )
+
+    def _reached(self, pipeline: str) -> bool:
+        return all(row.numbers.came > 3 for row in self.rows if row.pipeline == pipeline)
+
+    def noticed(self, since: float) -> bool:
+        """Whether every case has found an anomaly after `since` (seconds since the epoch)."""
+        return self.feed is not None and self.asker is not None and closing.all_noticed(self.feed, self.asker, since)
+
+    def _look(self, caption: str) -> None:
+        if time.monotonic() - self._asked > STATUS_EVERY:
+            self._status = status.status(self._scene.settings)
+            if set(self._dags.values()) != {LIVE}:
+                self._dags = self._deployments.states()
+            self._asked = time.monotonic()
+        self.rows = self._watch.rows(self._status, self._dags)
+        self._table.show(self.rows, self._anomalies(), caption)
+
+    def _anomalies(self) -> dict[str, int]:
+        heard = {case: len(found) for case, found in self.feed.anomalies.items()} if self.feed else {}
+        return heard | ({A.id: len(self.asker.answers.anomalies)} if self.asker else {})
