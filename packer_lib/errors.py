@@ -31,14 +31,14 @@ class Problem:
     level: str = "error"
 
     def __str__(self) -> str:
-        place = f"{self.file}:{self.line}:{self.column}: "
+        place = f"{self.file}:{self.line}:{self.column}: " + ("warning: " if self.level == "warning" else "")
         path = f"{self.path}: " if self.path else ""
         hint = f" ({self.hint})" if self.hint else ""
         return printable(f"{place}{path}{self.message}{hint}")
 
 
 def printable(text: str) -> str:
-    """`text` with control characters escaped, so that a name from a file cannot drive a terminal or forge a log line."""
+    """`text` with control characters escaped: a name from a file cannot drive a terminal or forge a log line."""
     return "".join(char if char.isprintable() or char == "\n" else repr(char)[1:-1] for char in text)
 
 

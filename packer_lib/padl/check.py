@@ -89,10 +89,7 @@ def _same_topics(pipeline: Pipeline) -> Iterator[Finding]:
 def _passwords(pipeline: Pipeline) -> Iterator[Finding]:
     for queue in pipeline.queues:
         here = ("queues", queue.id, "props")
-        if "pass_env" in queue.options and "conn_id" in queue.options:
-            message = "the password is given twice"
-            yield Finding((*here, "conn_id"), message, "keep one of pass_env and conn_id", on="key")
-        elif "pass_env" in queue.options and "username" not in queue.options:
+        if "pass_env" in queue.options and "username" not in queue.options:
             yield Finding((*here, "pass_env"), "'pass_env' needs 'username'", on="key")
 
 

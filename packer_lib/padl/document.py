@@ -17,6 +17,8 @@ Place = tuple[int, int]
 MAX_BYTES = 1024 * 1024
 MAX_DEPTH = 64
 MAX_NODES = 10_000
+MAX_PROBLEMS = 200
+_SHOWN = 80
 
 TOO_DEEP = f"nested too deeply: at most {MAX_DEPTH} levels"
 TOO_MANY = f"too many entries: at most {MAX_NODES} keys and values in one file"
@@ -65,12 +67,23 @@ class Document:
 
 
 def problems(file: str, document: Document, findings: Iterable[Finding]) -> list[Problem]:
-    """The findings with their lines, sorted by place, each once."""
-    return sorted({problem(file, document.place(found.pointer, found.on), found) for found in findings})
+    """The findings with their lines, sorted by place, each once; of a flood, the first ones and how many there are."""
+    found = sorted({problem(file, document.place(one.pointer, one.on), one) for one in findings})
+    if len(found) <= MAX_PROBLEMS:
+        return found
+    last = found[MAX_PROBLEMS]
+    rest = f"{len(found) - MAX_PROBLEMS} more problems from here on"
+    return [*found[:MAX_PROBLEMS], Problem(file, last.line, last.column, "", rest)]
 
 
 def problem(file: str, place: Place, found: Finding) -> Problem:
-    return Problem(file, *place, ".".join(found.pointer), found.message, found.hint, found.level)
+    path = ".".join(short(part) for part in found.pointer)
+    return Problem(file, *place, path, found.message, found.hint, found.level)
+
+
+def short(text: str) -> str:
+    """`text` cut to a length that fits into a message."""
+    return text if len(text) <= _SHOWN else f"{text[:60]}… ({len(text)} characters)"
 
 
 def invalid(file: str, stop: Unreadable) -> PadlInvalid:

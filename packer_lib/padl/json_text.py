@@ -32,6 +32,18 @@ _STRING_BEGUN = re.compile(_BODY)
 _WORD = re.compile(r"[^\s,:\[\]{}\"]{1,20}|.")
 _NAMES = {"true": True, "false": False, "null": None}
 _MAX_DIGITS = 400
+_HINTS = {
+    "'": "strings and keys stand in double quotes",
+    "/": "JSON has no comments; YAML has",
+    "#": "JSON has no comments; YAML has",
+    "]": "remove the comma before it",
+    "True": "write true",
+    "False": "write false",
+    "None": "write null",
+    "NaN": "a number is finite",
+    "Infinity": "a number is finite",
+    "-Infinity": "a number is finite",
+}
 
 
 def read(text: str) -> Document:
@@ -126,7 +138,7 @@ class _Reader:
         end = begun.end() if begun else self.at
         char = self.text[end : end + 1]
         if char == "\\":
-            self.fail(f"unknown escape {self.text[end : end + 2]!r} in a string", "a backslash is written \\\\", end)
+            self.fail(f"unknown escape {self.text[end : end + 2]} in a string", "a backslash is written \\\\", end)
         if char in ("", "\n", "\r"):
             self.fail("the string that begins here does not end on its line", self.writing_hint(char))
         self.fail(f"control character U+{ord(char):04X} in a string", f"write it as \\u{ord(char):04x}", end)
@@ -164,7 +176,8 @@ class _Reader:
 
     def expect(self, char: str, what: str) -> None:
         if not self.take(char):
-            self.fail(f"expected {what}, got {self.shown()}")
+            hint = "a comma is missing before it" if char == "," and self.peek() in ('"', "{", "[") else ""
+            self.fail(f"expected {what}, got {self.shown()}", hint)
 
     def count(self) -> None:
         self.nodes += 1
@@ -173,23 +186,17 @@ class _Reader:
 
     def shown(self) -> str:
         word = _WORD.match(self.text, self.at)
-        return f"'{word.group()}'" if word else "the end of the file"
+        if word is None:
+            return "the end of the file"
+        return word.group() if "'" in word.group() else f"'{word.group()}'"
 
     def comma_hint(self) -> str:
         before = self.text[: self.at].rstrip()[-1:]
         return "remove the comma before it" if before == "," and self.peek() in ("}", "]") else self.value_hint()
 
     def value_hint(self) -> str:
-        hints = {
-            "'": "strings and keys stand in double quotes",
-            "/": "JSON has no comments; YAML has",
-            "#": "JSON has no comments; YAML has",
-            "]": "remove the comma before it",
-            "T": "write true",
-            "F": "write false",
-            "N": "write null",
-        }
-        return hints.get(self.peek(), "")
+        word = _WORD.match(self.text, self.at)
+        return _HINTS.get(word.group(), _HINTS.get(word.group()[0], "")) if word else ""
 
     def writing_hint(self, char: str) -> str:
         return "" if char else "the file ends here; is it still being written?"

@@ -50,8 +50,8 @@ def references(pipeline: Pipeline) -> Iterator[Finding]:
     queues = [queue.id for queue in pipeline.queues]
     steps = {step.name: step for step in pipeline.steps}
     for step, side, name in _references(pipeline):
-        if name in steps:
-            yield from _link(step, side, steps[name])
+        if name in steps and name not in queues:
+            yield from _link(step, side, steps[name], {*queues, *steps})
         elif name not in queues:
             others = [*queues, *(other for other in steps if other != step.name)]
             hint = suggestion(name, others, "queues", bool(queues))
@@ -70,13 +70,13 @@ def _references(pipeline: Pipeline) -> Iterator[tuple[Step, Side, str]]:
             yield step, "output", name
 
 
-def _link(step: Step, side: Side, other: Step) -> Iterator[Finding]:
+def _link(step: Step, side: Side, other: Step, known: set[str]) -> Iterator[Finding]:
     here = place(step, side, other.name)
     if other is step:
         yield Finding(here, "a step cannot be its own neighbour")
         return
     back, given = ("output", other.outputs) if side == "input" else ("input", other.inputs)
-    if step.name not in given:
+    if step.name not in given and known.issuperset(given):
         message = f"'{other.name}' does not name '{step.name}' as its {back}; a link is named at both ends"
         yield Finding(here, message, f"set pipeline.{other.name}.queues.{back} to '{step.name}'")
 
@@ -177,7 +177,9 @@ def _own_queue(pipeline: Pipeline, group: tuple[Step, ...], told: set[str]) -> I
 
 
 def unused(pipeline: Pipeline) -> Iterator[Finding]:
-    """A queue or machine that no step names is a warning: it is often a slip."""
+    """A queue or machine that no step names is a warning: often a slip. After an unknown name it says nothing new."""
+    if any(references(pipeline)):
+        return
     named = {name for _, _, name in _references(pipeline)} | {step.dead_letter for step in pipeline.steps}
     for queue in pipeline.queues:
         if queue.id not in named:

@@ -50,13 +50,16 @@ def _fault_of_any(path: str) -> Fault | None:
     if match := _CONTROL.search(path):
         return Fault(f"the path has the control character U+{ord(match.group()):04X} in it")
     if path.startswith("-"):
-        return Fault("the path begins with '-', which programs take for an option", "write ./ before it")
+        return Fault(
+            "the path begins with '-', which programs take for an option",
+            "a folder of this name is written with ./ before it",
+        )
     return None
 
 
 def _git_fault(path: str) -> Fault | None:
     if _HELPER.match(path):
-        return Fault("git remote helpers (name::address) are not allowed", f"allowed: {', '.join(GIT_SCHEMES)}")
+        return Fault("git remote helpers (name::address) are not allowed", f"write a URL of {', '.join(GIT_SCHEMES)}")
     if fault := _spaces(path):
         return fault
     match = _SCHEME.fullmatch(path)

@@ -33,11 +33,18 @@ def neighbours(pipeline: Pipeline) -> Iterator[Finding]:
     """In a stream, linked steps are one process, so that they are on one machine."""
     if pipeline.package_mode != "stream":
         return
-    steps = {step.name: step for step in pipeline.steps}
+    steps = {step.name: step for step in pipeline.steps if _placed(step, pipeline)}
     for name, following in graph.links(pipeline).items():
         for other in following:
-            if steps[name].machine != steps[other].machine:
+            if name in steps and other in steps and steps[name].machine != steps[other].machine:
                 yield _apart(steps[name], steps[other])
+
+
+def _placed(step: Step, pipeline: Pipeline) -> bool:
+    """Whether `machines` has nothing against the step's machine."""
+    if step.machine is None:
+        return pipeline.deploy_mode == "local"
+    return step.machine in {machine.id for machine in pipeline.machines}
 
 
 def _apart(step: Step, other: Step) -> Finding:

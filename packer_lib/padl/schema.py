@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from packer_lib.padl.document import Finding, Pointer
+from packer_lib.padl.document import Finding, Pointer, short
 
 VERSIONS = ("1.0", "1.1")
 LATEST = VERSIONS[-1]
@@ -104,7 +104,7 @@ def _unknown_keys(error: Any, pointer: Pointer, version: str) -> Iterator[Findin
         if key in newer and key not in known and "since" in newer[key]:
             yield Finding((*pointer, key), f'\'{key}\' needs "version": "{newer[key]["since"]}"', on="key")
         elif key not in known:
-            yield Finding((*pointer, key), f"unknown key '{key}'", _suggestion(key, known), on="key")
+            yield Finding((*pointer, key), f"unknown key '{short(key)}'", _suggestion(key, known), on="key")
 
 
 def _suggestion(key: str, known: dict[str, Any]) -> str:
@@ -114,9 +114,15 @@ def _suggestion(key: str, known: dict[str, Any]) -> str:
 
 
 def _missing_keys(error: Any, pointer: Pointer) -> Iterator[Finding]:
+    meant = _meant(error.instance, error.schema["properties"])
     for key in error.validator_value:
-        if key not in error.instance:
+        if key not in error.instance and key not in meant:
             yield Finding(pointer, f"missing '{key}'", _example(error, key), on="key")
+
+
+def _meant(instance: dict[str, Any], known: dict[str, Any]) -> set[str]:
+    """The keys that unknown ones were meant to be: what is told of those is enough."""
+    return {near for key in instance if key not in known for near in get_close_matches(key.lower(), known, n=1)}
 
 
 def _example(error: Any, key: str) -> str:
@@ -189,13 +195,14 @@ def _bounds(error: Any, _: str) -> tuple[str, str]:
 
 def _length(error: Any, _: str) -> tuple[str, str]:
     if error.validator == "minLength":
-        return "expected some text", ""
-    return f"expected at most {error.validator_value} characters", f"there are {len(error.instance)}"
+        return "expected some text, got none", ""
+    return f"expected at most {error.validator_value} characters, got {len(error.instance)}", ""
 
 
 def _entries(error: Any, _: str) -> tuple[str, str]:
     few = error.validator in ("minItems", "minProperties")
-    return f"expected at {'least' if few else 'most'} {error.validator_value} entr{'y' if few else 'ies'}", ""
+    bound = f"at {'least' if few else 'most'} {error.validator_value} entr{'y' if few else 'ies'}"
+    return f"expected {bound}, got {len(error.instance) or 'none'}", ""
 
 
 _SENTENCES: dict[str, Callable[[Any, str], tuple[str, str]]] = {
@@ -211,12 +218,15 @@ _SENTENCES: dict[str, Callable[[Any, str], tuple[str, str]]] = {
     "maxItems": _entries,
     "minProperties": _entries,
     "maxProperties": _entries,
-    "uniqueItems": lambda *_: ("expected each entry once", ""),
+    "uniqueItems": lambda *_: ("an entry is here twice", ""),
 }
+_COUNTED = {"minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties", "uniqueItems"}
 
 
 def _told(error: Any, message: str, pointer: Pointer) -> str:
-    """The message with what was found, unless it may be a secret."""
+    """The message with what was found, unless it may be a secret, or is a matter of counting."""
+    if error.validator in _COUNTED:
+        return message
     if any(_HIDDEN.search(part) for part in pointer):
         return f"{message}, got {kind(error.instance)}"
     return f"{message}, got {shown(error.instance)}"
@@ -237,4 +247,4 @@ def shown(value: object) -> str:
     if isinstance(value, dict | list):
         return kind(value) if value else f"an empty {'object' if isinstance(value, dict) else 'list'}"
     text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 80 else f"{text[:60]}… ({len(text)} characters)"
+    return short(text)

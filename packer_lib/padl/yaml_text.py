@@ -24,6 +24,7 @@ from packer_lib.padl.document import (
     Place,
     Pointer,
     Unreadable,
+    short,
 )
 
 # YAML 1.2.2, section 10.3.2 "Tag Resolution" of the core schema.
@@ -140,13 +141,14 @@ class _Composer:
 
 
 def _refuse_what_is_not_plain(event: Any) -> None:
+    name = short(event.anchor or "")
     if isinstance(event, yaml.AliasEvent):
-        raise Unreadable(_place(event), f"aliases are not allowed: *{event.anchor}", "write the value out")
-    if event.anchor is not None:
-        raise Unreadable(_place(event), f"anchors are not allowed: &{event.anchor}", "write the value out each time")
+        raise Unreadable(_place(event), f"aliases are not allowed: *{name}", "write the value out")
+    if name:
+        raise Unreadable(_place(event), f"anchors are not allowed: &{name}", "write the value out each time")
     if event.tag is not None:
         tag = event.tag.replace("tag:yaml.org,2002:", "!!")
-        raise Unreadable(_place(event), f"tags are not allowed: {tag}", "write the plain value")
+        raise Unreadable(_place(event), f"tags are not allowed: {short(tag)}", "write the plain value")
 
 
 def _scalar(event: Any) -> Any:
