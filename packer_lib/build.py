@@ -51,7 +51,7 @@ def environment(host: Host, bundle: Bundle, settings: Settings, progress: Progre
         with hold(
             host,
             layout,
-            f"env-{bundle.lock_digest[:16]}",
+            f"ENV-{bundle.lock_digest[:16]}",
             "building an environment",
             wait=WAIT_FOR_OTHER,
             progress=progress,

@@ -51,9 +51,10 @@ def picture(plan: Plan) -> str:
     """The plan as a small tree: machine, unit, what goes in, the steps in their order, what goes out."""
     form = "containers" if plan.containerized else "native processes"
     lines = [f"{plan.pipeline}  ({plan.package_mode}, {plan.deploy_mode}, {form})"]
-    machines = dict.fromkeys(unit.machine for unit in plan.units)
+    units_in_flow = plan.units[::-1]
+    machines = dict.fromkeys(unit.machine for unit in units_in_flow)
     for index, machine in enumerate(machines):
-        units = [unit for unit in plan.units if unit.machine == machine]
+        units = [unit for unit in units_in_flow if unit.machine == machine]
         lines += _branch(_machine(plan, machine), _units(plan, units), index == len(machines) - 1)
     return printable("\n".join(lines))
 

@@ -2,10 +2,10 @@
 
 home/  supervisord.conf  toolbox.py  key
        bundles/<digest>/  bundles/<digest>.checked    envs/<lock digest>/   store/
-       conf.d/<pipeline>.<unit>.conf            what supervisor runs now
+       conf.d/<pipeline>~<unit>.conf            what supervisor runs now
        releases/<pipeline>/<unit>/release.json  the last release that answered
                                   history/<release>/{release.json, launch.json, unit.conf}
-       locks/<pipeline>/details   logs/<pipeline>.<unit>.log
+       locks/<pipeline>/details   logs/<pipeline>~<unit>.log
 """
 
 from __future__ import annotations
@@ -63,5 +63,5 @@ class Layout:
 
 
 def program(pipeline: str, unit: str) -> str:
-    """The unit's name in supervisor."""
-    return f"{pipeline}.{unit}"
+    """The unit's name in supervisor and in files. No id has a `~` in it, so that no two units share a name."""
+    return f"{pipeline}~{unit}"

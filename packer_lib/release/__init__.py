@@ -6,11 +6,25 @@ bundle, build and hosts.
 
 from __future__ import annotations
 
-from packer_lib.release.deploy import deploy, undeploy
+from packer_lib.release.deploy import deploy, refuse_what_is_elsewhere, undeploy
+from packer_lib.release.live import locked, switch_all, verify_all
 from packer_lib.release.model import Release, UnitStatus
 from packer_lib.release.restore import restore
 from packer_lib.release.stage import stage
-from packer_lib.release.switch import retire, switch
+from packer_lib.release.switch import switch
 from packer_lib.release.verify import verify
 
-__all__ = ["Release", "UnitStatus", "deploy", "restore", "retire", "stage", "switch", "undeploy", "verify"]
+__all__ = [
+    "Release",
+    "UnitStatus",
+    "deploy",
+    "locked",
+    "refuse_what_is_elsewhere",
+    "restore",
+    "stage",
+    "switch",
+    "switch_all",
+    "undeploy",
+    "verify",
+    "verify_all",
+]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,19 +12,17 @@ from pathlib import Path
 from packer_lib import artefacts, build, commands
 from packer_lib import bundle as bundles
 from packer_lib.bundle import Bundle
-from packer_lib.errors import DeployFailed, MLPackerError, PolicyRefused, RollbackFailed
+from packer_lib.errors import PolicyRefused
 from packer_lib.hosts import Host
-from packer_lib.hosts.home import must, prepare
+from packer_lib.hosts.home import must
 from packer_lib.hosts.layout import Layout, program
 from packer_lib.hosts.local import LocalHost
 from packer_lib.hosts.lock import hold
 from packer_lib.hosts.recording import RecordingHost, reading
 from packer_lib.plan import Plan, Unit
-from packer_lib.release import prune, records, supervisor, switch
+from packer_lib.release import live, prune, records, supervisor, switch
 from packer_lib.release.model import Action, Release, UnitStatus
-from packer_lib.release.restore import restore
 from packer_lib.release.stage import stage, variables
-from packer_lib.release.verify import verify
 from packer_lib.settings import Settings
 
 Progress = Callable[[str], None]
@@ -60,12 +58,13 @@ def deploy(
     machine = host or LocalHost()
     if dry_run:
         return _rehearse(plan, settings, machine, progress)
-    layout = Layout(str(settings.home))
-    prepare(machine, layout)
-    with hold(machine, layout, plan.pipeline, f"deploy {run}".strip(), progress=progress):
+    with live.locked(machine, plan, settings, run, progress):
         changes = _stage_all(machine, plan, settings, run, progress)
-        gone = [UnitStatus(unit, "remove", "", "") for unit in switch.vanished(machine, layout, plan)]
-        _go_live(machine, plan, changes, settings, progress)
+        vanished = switch.vanished(machine, Layout(str(settings.home)), plan)
+        gone = [UnitStatus(unit, "remove", "", "") for unit in vanished]
+        new = [change.release for change in changes if change.action != "nothing"]
+        live.switch_all(machine, plan, new, settings, progress)
+        live.verify_all(machine, plan, [change.release for change in changes], settings, progress)
     return (*(change.status() for change in changes), *gone)
 
 
@@ -123,31 +122,6 @@ def _action(host: Host, layout: Layout, release: Release) -> Action:
         return "create"
     alive = supervisor.ask(host, layout, program(release.pipeline, release.unit)).alive
     return "nothing" if former.id == release.id and alive else "replace"
-
-
-def _go_live(host: Host, plan: Plan, changes: Sequence[Change], settings: Settings, progress: Progress) -> None:
-    try:
-        switch.retire(host, plan, settings)
-        for change in changes:
-            if change.action != "nothing":
-                switch.switch(host, change.release, settings)
-        progress("waiting for every unit to answer")
-        verify(host, plan, [change.release for change in changes], settings)
-    except BaseException as error:
-        _undo(host, plan, settings, error, progress)
-        raise
-
-
-def _undo(host: Host, plan: Plan, settings: Settings, error: BaseException, progress: Progress) -> None:
-    """Raises what `error` becomes when it is one of ours: the same, and how the units are now."""
-    progress("it failed; putting every unit back")
-    why = error.message if isinstance(error, MLPackerError) else f"{type(error).__name__}: {error}"
-    try:
-        done = restore(host, plan, settings)
-    except MLPackerError as second:
-        raise RollbackFailed(f"{why}\nand the way back failed: {second.message}", second.hint) from error
-    if isinstance(error, MLPackerError):
-        raise DeployFailed(f"{why}\nrolled back: {'; '.join(done)}", error.hint) from None
 
 
 def undeploy(pipeline: str, settings: Settings, *, progress: Progress = print, host: Host | None = None) -> list[str]:

@@ -1,0 +1,81 @@
+"""Going live in two stages, which a deploy does in one go and Airflow in two tasks: switch every unit, then see it
+answer.
+
+If either fails, every unit is as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from packer_lib import commands
+from packer_lib.errors import DeployFailed, MLPackerError, RollbackFailed
+from packer_lib.hosts import Host
+from packer_lib.hosts.home import prepare
+from packer_lib.hosts.layout import Layout, program
+from packer_lib.hosts.lock import hold
+from packer_lib.plan import Plan
+from packer_lib.release import switch
+from packer_lib.release.model import Release
+from packer_lib.release.restore import restore
+from packer_lib.release.verify import verify
+from packer_lib.settings import Settings
+
+Progress = Callable[[str], None]
+
+
+@contextmanager
+def locked(host: Host, plan: Plan, settings: Settings, run: str, progress: Progress) -> Iterator[None]:
+    """Nobody else changes the pipeline on this machine meanwhile; `Busy` when somebody is at it."""
+    layout = Layout(str(settings.home))
+    prepare(host, layout)
+    with hold(host, layout, plan.pipeline, f"deploy {run}".strip(), progress=progress):
+        yield
+
+
+def switch_all(host: Host, plan: Plan, releases: Sequence[Release], settings: Settings, progress: Progress) -> None:
+    """Stops the units that the plan no longer has, then puts every release in its unit's place, in the order given."""
+    with _or_all_back(host, plan, settings, progress):
+        for unit in switch.retire(host, plan, settings):
+            progress(f"{unit}: stopped, it is no longer in the plan")
+        for release in releases:
+            switch.switch(host, release, settings)
+            progress(f"{release.unit}: switched to {release.id}")
+
+
+def verify_all(
+    host: Host, plan: Plan, releases: Sequence[Release], settings: Settings, progress: Progress
+) -> tuple[Release, ...]:
+    """The releases once each has answered; from then on they are what a failed deploy comes back to."""
+    for release in releases:
+        _require_switched(host, release, settings)
+    with _or_all_back(host, plan, settings, progress):
+        progress("waiting for every unit to answer")
+        return verify(host, plan, releases, settings)
+
+
+def _require_switched(host: Host, release: Release, settings: Settings) -> None:
+    """Between the stages of a failed run that somebody continues, another release may have come back."""
+    layout, unit = Layout(str(settings.home)), (release.pipeline, release.unit)
+    live = host.run(commands.read(layout.conf(*unit)))
+    staged = host.run(commands.read(f"{layout.history(*unit, release.id)}/unit.conf"))
+    if not (live.ok and live.out == staged.out):
+        raise DeployFailed(f"{program(*unit)}: {release.id} is not what runs (any more)", "deploy again from the start")
+
+
+@contextmanager
+def _or_all_back(host: Host, plan: Plan, settings: Settings, progress: Progress) -> Iterator[None]:
+    """An error of ours leaves here as `DeployFailed` or `RollbackFailed` that says how the units are now."""
+    try:
+        yield
+    except BaseException as error:
+        progress("it failed; putting every unit back")
+        why = error.message if isinstance(error, MLPackerError) else f"{type(error).__name__}: {error}"
+        try:
+            done = restore(host, plan, settings)
+        except MLPackerError as second:
+            raise RollbackFailed(f"{why}\nand the way back failed: {second.message}", second.hint) from error
+        if isinstance(error, MLPackerError):
+            raise DeployFailed(f"{why}\nrolled back: {'; '.join(done)}", error.hint) from None
+        raise
