@@ -54,25 +54,18 @@ def resolve(written: str, folder: Path, roots: Sequence[Path]) -> Path:
     A relative path may be in `folder` (the PADL file's) or in a root, an absolute one in a root only. The text is taken
     as it is: nothing is decoded or expanded.
     """
-    absolute = Path(written).is_absolute()
-    allowed = [root.resolve() for root in roots] + ([] if absolute else [folder.resolve()])
     try:
-        real = (folder / written).resolve(strict=True)
-    except FileNotFoundError:
-        raise _outside_or_missing(written, folder, allowed) from None
+        absolute = Path(written).is_absolute()
+        allowed = [root.resolve() for root in roots] + ([] if absolute else [folder.resolve()])
+        real = (folder / written).resolve()
+        # outside the roots we do not even say whether a file exists
+        if not any(real.is_relative_to(root) for root in allowed):
+            raise _outside(written, absolute)
+        if not real.exists():
+            raise Unfit(f"there is no {written!r} ({real})", "a relative path is relative to the PADL file's folder")
     except (OSError, ValueError, RuntimeError) as error:
         raise Unfit(f"cannot be read: {written!r}: {error}", "a path names an existing file or folder") from None
-    if not any(real.is_relative_to(root) for root in allowed):
-        raise _outside(written, absolute)
     return real
-
-
-def _outside_or_missing(written: str, folder: Path, allowed: Sequence[Path]) -> Unfit:
-    """Outside the roots we do not even say whether a file exists."""
-    lexical = Path(os.path.realpath(folder / written))
-    if not any(lexical.is_relative_to(root) for root in allowed):
-        return _outside(written, Path(written).is_absolute())
-    return Unfit(f"there is no {written!r} ({lexical})", "a relative path is relative to the PADL file's folder")
 
 
 def _outside(written: str, absolute: bool) -> Unfit:

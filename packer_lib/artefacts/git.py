@@ -104,7 +104,7 @@ def _git(protocols: Sequence[str], *argv: str) -> str:
             raise Unfit(f"git did not end within {TIMEOUT:.0f} s", "is the host reachable from here?") from None
     if done.returncode:
         complaint = [line for line in done.stderr.decode("utf-8", "replace").splitlines() if line.strip()]
-        text = " / ".join(complaint[-2:]) or f"exit code {done.returncode}"
+        text = " / ".join(complaint[:3]) or f"exit code {done.returncode}"
         raise Unfit(f"git: {text}", "can this machine's user read the repository?")
     return done.stdout.decode("utf-8", "replace")
 

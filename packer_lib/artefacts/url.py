@@ -8,7 +8,7 @@ import socket
 import ssl
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from urllib.parse import SplitResult, urlsplit
 
 from packer_lib.artefacts.model import Unfit
@@ -61,13 +61,20 @@ def opened(url: str, schemes: Sequence[str], private: bool) -> Iterator[Body]:
 
 
 def _connect(host: str, port: int, private: bool, secure: bool) -> socket.socket:
-    address = _address(host, port, private)
+    *others, last = _addresses(host, port, private)
+    for address in others:
+        with suppress(OSError):
+            return _connected(address, host, port, secure)
+    return _connected(last, host, port, secure)
+
+
+def _connected(address: str, host: str, port: int, secure: bool) -> socket.socket:
     plain = socket.create_connection((address, port), timeout=TIMEOUT)
     return ssl.create_default_context().wrap_socket(plain, server_hostname=host) if secure else plain
 
 
-def _address(host: str, port: int, private: bool) -> str:
-    """The first address of `host`; `Unfit` when any of them is not public: a name that is both is no accident."""
+def _addresses(host: str, port: int, private: bool) -> list[str]:
+    """The addresses of `host`; `Unfit` when any of them is not public: a name that is both is no accident."""
     found = [str(info[4][0]) for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
     for text in found:
         address = ipaddress.ip_address(text.partition("%")[0])
@@ -75,7 +82,7 @@ def _address(host: str, port: int, private: bool) -> str:
         if not private and (not mapped.is_global or mapped.is_multicast):
             hint = "only public hosts are allowed here (setting MLPACKER__FETCH__PRIVATE_URLS)"
             raise Unfit(f"{host} is the private address {text}", hint, refused=True)
-    return found[0]
+    return found
 
 
 class Body:
