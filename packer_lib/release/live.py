@@ -1,4 +1,4 @@
-"""Going live in two stages, which a deploy does in one go and Airflow in two tasks: switch every unit, then see it
+"""Going live in two stages, one go for a deploy and two tasks for Airflow: switch every unit, then see it answer.
 answer.
 
 If either fails, every unit is as it was.

@@ -1,0 +1,112 @@
+"""The watched folder as a versioned DAG bundle: one small DAG file per PADL file.
+
+A version is the state of the whole folder, named by its content and kept as a folder of its own; unchanged files of two
+versions are one file on disk. A run is pinned to the version it was started from, so an edit never changes a running
+deployment, and clearing an old run deploys the old state again. Workers on other machines need the same
+`[dag_processor] dag_bundle_storage_path`, on a shared volume.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from airflow.dag_processing.bundles.base import BaseDagBundle, BundleVersion
+
+from mlpacker_airflow import folder
+from mlpacker_airflow.folder import Entry, Found
+from mlpacker_airflow.pinned import Pinned, dag_file, pin, write
+
+# A changed DAG file is dated this far ahead: the DAG processor parses a file again while its date is later than its last parse,
+# and so a parse of the former version that was under way during the change does not have the last word.
+AHEAD = 2.0
+
+
+class PadlDagBundle(BaseDagBundle):
+    """`source` is the watched folder."""
+
+    supports_versioning = True
+
+    def __init__(self, *, source: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.source = Path(source).absolute()
+        self._current = self.version
+        self._files: dict[str, str] = {}
+        self._seen: list[Found] | None = None
+        self._entries: dict[Found, Entry] = {}
+
+    @property
+    def path(self) -> Path:
+        return self.versions_dir / (self._current or "none")
+
+    def get_current_version(self) -> BundleVersion | None:
+        return BundleVersion(version=self._current) if self._current else None
+
+    def initialize(self) -> None:
+        """In a task process `version` is given and nothing is read but that version."""
+        if not self.version:
+            self.refresh()
+        elif not self.path.is_dir():
+            raise FileNotFoundError(
+                f"the PADL files of this run (version {self.version}) are not in {self.versions_dir}: cleaned up, or on another machine"
+            )
+        super().initialize()
+
+    def refresh(self) -> None:
+        """Takes the folder as it is now. Costs one `stat` per file while nothing changes."""
+        if self.version:
+            raise RuntimeError("a bundle of a given version is not refreshed")
+        found = folder.scan(self.source, time.time(), self._seen or ())
+        if found == self._seen and self.path.is_dir():
+            return
+        with self.lock():
+            self._entries = {item: self._entries.get(item) or folder.read(self.source, item) for item in found}
+            pinned = [pin(entry) for entry in folder.together(list(self._entries.values()))]
+            self._publish({f"{item.name}.py": item for item in pinned})
+        self._seen = found
+
+    def _publish(self, pinned: dict[str, Pinned]) -> None:
+        files = {name: dag_file(item) for name, item in pinned.items()}
+        version = _digest(files)
+        target = self.versions_dir / version
+        former = self._files if self.path.is_dir() else {}
+        changed = {name for name, text in files.items() if former.get(name) != text}
+        if not target.is_dir():
+            self._write(target, pinned, changed)
+        for name in changed:
+            _date(target / name, time.time() + AHEAD)
+        self._current, self._files = version, files
+
+    def _write(self, target: Path, pinned: dict[str, Pinned], changed: set[str]) -> None:
+        """The version aside first, then renamed: a version that exists is whole."""
+        aside = target.with_name(f".{target.name}.{os.getpid()}")
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
+        for name, item in pinned.items():
+            if name in changed:
+                write(item, aside / name)
+            else:
+                _link(self.path / name, aside / name)
+        aside.rename(target)
+
+
+def _link(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    for suffix in (".py", ".pinned"):
+        os.link(source.with_suffix(suffix), target.with_suffix(suffix))
+
+
+def _date(path: Path, when: float) -> None:
+    os.utime(path, (when, when))
+
+
+def _digest(files: dict[str, str]) -> str:
+    """A name for this state of the folder: 16 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for name in sorted(files):
+        digest.update(f"{name}\0{hashlib.sha256(files[name].encode()).hexdigest()}\n".encode())
+    return digest.hexdigest()[:16]

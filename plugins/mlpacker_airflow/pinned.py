@@ -1,0 +1,77 @@
+"""One PADL file as one DAG file: what the bundle writes, and what that file does when Airflow executes it.
+
+A DAG file is the same few lines for every PADL text; the text itself is there as comments, for the Code tab (passwords
+hidden). Beside it lies `<name>.pinned`: the exact text, where it came from, and what is wrong with it, for `dag_of`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import msgspec
+from airflow.sdk import DAG
+
+from mlpacker_airflow import builder, secrets
+from mlpacker_airflow.folder import Entry
+from packer_lib import __version__, padl
+from packer_lib.errors import PadlInvalid, Problem, printable
+
+CODE = """\
+from mlpacker_airflow.pinned import dag_of
+
+dag = dag_of(__file__)
+"""
+
+
+class Pinned(msgspec.Struct, frozen=True):
+    """A PADL file as it was when the bundle took it. `path` is where it is: relative model paths start there."""
+
+    name: str
+    path: str
+    text: str
+    example: bool
+    problems: tuple[Problem, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+
+def pin(entry: Entry) -> Pinned:
+    return Pinned(entry.name, str(entry.path), entry.text, entry.example, entry.problems, entry.warnings)
+
+
+def dag_file(pinned: Pinned) -> str:
+    """The text of the DAG file. All that comes from a PADL file is in comments, so that it cannot become code."""
+    head = f"Airflow DAG made by MLPacker {__version__} from {pinned.path} (sha256 {pinned.sha256}).\nEdit that file, not this one."
+    notes = [*(str(problem) for problem in pinned.problems), *pinned.warnings]
+    text = "(it has errors)" if pinned.problems else secrets.hide(pinned.text, pinned.path)
+    return "\n".join([_comment(head), CODE, _comment(f"---- {pinned.name}"), _comment(text), *(_comment(note) for note in notes), ""])
+
+
+def _comment(text: str) -> str:
+    """`splitlines` knows every character that ends a line for anybody; the rest that could mislead is escaped."""
+    return "\n".join(f"# {printable(line)}".rstrip() for line in text.splitlines())
+
+
+def write(pinned: Pinned, dag_path: Path) -> None:
+    """The DAG file at `dag_path` and the pinned text beside it, which only our own user may read."""
+    dag_path.parent.mkdir(parents=True, exist_ok=True)
+    beside = dag_path.with_suffix(".pinned")
+    beside.touch(mode=0o600)
+    beside.write_bytes(msgspec.json.encode(pinned))
+    dag_path.write_text(dag_file(pinned), encoding="utf-8")
+
+
+def dag_of(dag_path: str) -> DAG:
+    """The DAG of the PADL text pinned beside `dag_path`; the file's whole report becomes the import error if it has problems."""
+    pinned = msgspec.json.decode(Path(dag_path).with_suffix(".pinned").read_bytes(), type=Pinned)
+    if pinned.problems:
+        return builder.Broken(pinned.problems)
+    try:
+        pipeline = padl.read_text(pinned.text, pinned.path)
+    except PadlInvalid as error:
+        return builder.Broken(error.problems)
+    return builder.build(pipeline, builder.Origin(pinned.path, pinned.text, pinned.example, pinned.warnings))
