@@ -1,7 +1,7 @@
-"""What there is to plug in, one explicit table per kind; standard library only, read by the orchestrator and the runtime.
+"""What there is to plug in, one explicit table per kind; read by the orchestrator and the runtime. Standard library only.
 
-`target` is `module:Class` inside this package, imported only when used. `requires` are pip requirements, installed in a bundle
-only when a unit uses the entry; pyproject's extras are the same lists (held by a test).
+`target` is `module:Class` inside this package, imported only when used. `requires` are pip requirements, installed in a
+bundle only when a unit uses the entry; pyproject's extras are the same lists (held by a test).
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ FRAMEWORKS = _table(
 PACKAGE_MODES = _table(
     Plugin(
         "api",
-        "rest:serve",
+        "rest:Unit",
         ("rest.py", "front.py", "worker.py", "formats.py", "metrics.py"),
         ("bentoml==1.4.39", "uvloop>=0.21", "httptools>=0.6", "prometheus-client>=0.22", "orjson>=3.11"),
     ),

@@ -1,7 +1,7 @@
-"""`unit.json`: all that a unit is told by its PADL, as data; standard library only, written by the orchestrator and read in the unit.
+"""`unit.json`: all that a unit is told by its PADL, as data; written by the orchestrator and read in the unit.
 
-What differs between two machines (port, address, log level) is not here but in the environment: see `settings` below, so that
-one bundle has one digest wherever it runs.
+What differs between two machines (port, address, log level) is not here but in the environment: see `settings` below, so
+that one bundle has one digest wherever it runs. Standard library only.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ FORMAT = 1
 
 @dataclass(frozen=True, slots=True)
 class StepSpec:
-    """One step of the unit. `path` is relative to the bundle. `inputs` and `outputs` are queue ids or step names of this unit."""
+    """One step of the unit. `path` is relative to the bundle, `inputs` and `outputs` are queue ids or steps of this unit."""
 
     name: str
     kind: str
@@ -73,7 +73,8 @@ def parse(text: str) -> Manifest:
         raise ValueError(f"unit.json has format {data.get('format')!r}, this runtime reads {FORMAT}")
     steps = tuple(_build(StepSpec, step) for step in data["steps"])
     queues = {name: _build(QueueSpec, queue) for name, queue in data["queues"].items()}
-    return _build(Manifest, {**data, "steps": steps, "queues": queues})
+    manifest: Manifest = _build(Manifest, {**data, "steps": steps, "queues": queues})
+    return manifest
 
 
 def load(folder: Path) -> Manifest:
@@ -97,7 +98,7 @@ _TUPLES = {"inputs", "outputs", "links", "steps"}
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the machine tells the unit, by environment variables `MLPACKER_HOST`, `MLPACKER_PORT` … (0: any free port)."""
+    """What the machine tells the unit: `MLPACKER_HOST`, `MLPACKER_PORT` … (port 0: any free one)."""
 
     host: str = "127.0.0.1"
     port: int = 8080
@@ -110,8 +111,9 @@ def settings() -> Settings:
     """`Settings` from the environment; an unset or empty variable keeps the default."""
     env = {item.name: os.environ.get(f"MLPACKER_{item.name.upper()}", "") for item in fields(Settings)}
     given: dict[str, Any] = {name: value for name, value in env.items() if value}
-    numbers = {name: int(given[name]) for name in ("port", "max_body_mib") if name in given}
-    return Settings(**{**given, **numbers})
+    for name in {"port", "max_body_mib"} & given.keys():
+        given[name] = int(given[name])
+    return Settings(**given)
 
 
 def describe(manifest: Manifest, settings: Settings, started: datetime) -> dict[str, Any]:

@@ -1,0 +1,164 @@
+"""A unit behind REST: what the generated `service.py`, a BentoML service, stands on. Imports uvicorn.
+
+    python service.py ──▶ Front ─▶ BentoML's app, built when somebody first asks for a route that only it has
+    bentoml serve     ──▶ BentoML's app ─▶ Front, as a middleware of it
+    Front ─▶ Worker (one thread) ─▶ Chain
+
+BentoML and its app take more than a second to import and 50 MB to keep; a unit that only predicts needs neither.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from functools import cache
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from . import chain, logs
+from . import manifest as manifests
+from .front import App, Front, Message, Receive, Send, final
+from .worker import Worker
+
+__all__ = ["OPTIONS", "Front", "Unit", "unit_in"]
+
+log = logging.getLogger("mlpacker.rest")
+
+os.environ.setdefault("BENTOML_DO_NOT_TRACK", "true")  # read when bentoml is imported: no unit reports to anyone
+
+# Of BentoML's service: the front has its own metrics and no time limit, BentoML's would only cost time per request.
+OPTIONS: dict[str, Any] = {
+    "metrics": {"enabled": False},
+    "logging": {"access": {"enabled": False}},
+    "traffic": {"timeout": 24 * 3600},
+}
+GRACE_SECONDS = 20
+
+
+class Unit:
+    """The unit in the bundle `folder`. `front` are the arguments of `Front`, the same under both servers."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._manifest = manifests.load(folder)
+        self._settings = manifests.settings()
+        self._server: uvicorn.Server | None = None
+        self._failed = False
+        self._worker = Worker(self._manifest, folder, self._fail)
+        info = manifests.describe(self._manifest, self._settings, datetime.now(UTC))
+        limit = self._settings.max_body_mib << 20
+        self.front: dict[str, Any] = {"worker": self._worker, "info": info, "max_body": limit}
+        logs.to_stderr(self._settings.log_level, f"{self._manifest.pipeline}/{self._manifest.unit}")
+
+    def start(self) -> None:
+        """Loads in the background; `/readyz` says when that is done."""
+        self._worker.start()
+
+    def stop(self) -> None:
+        self._worker.stop()
+
+    async def predict(self, data: list[Any]) -> list[Any]:
+        """What `POST /predict` answers, for callers inside BentoML; `StepFailed` where that says 400 or 500."""
+        outcomes = await self._worker.run(data)
+        for outcome in outcomes:
+            if outcome.error:
+                raise outcome.error
+        return [final(outcome) for outcome in outcomes]
+
+    def main(self, argv: Sequence[str]) -> int:
+        """`python service.py [--check]`; returns the exit code: 0 after SIGTERM or SIGINT."""
+        if "--check" in argv:
+            return chain.check_command(self._folder, self._manifest)
+        try:
+            listening = listen(self._settings.host, self._settings.port)
+        except OSError as error:
+            where = f"{self._settings.host}:{self._settings.port}"
+            log.error("cannot listen on %s: %s (set MLPACKER_PORT to a free port)", where, error.strerror)
+            return 1
+        with listening:
+            self._serve(listening)
+        log.info("stopped" if self._failed else "stopped in order")
+        return 1 if self._failed else 0
+
+    def _serve(self, listening: socket.socket) -> None:
+        self._server = uvicorn.Server(
+            uvicorn.Config(
+                Front(Behind(self._folder / "service.py"), **self.front),
+                loop="uvloop",
+                http="httptools",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=GRACE_SECONDS,
+            )
+        )
+        for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises the signal again when it is done
+            signal.signal(number, lambda _number, _frame: self._leave())
+        log.info("listening on http://%s:%d/predict", *listening.getsockname()[:2])
+        self.start()
+        self._server.run(sockets=[listening])
+        self.stop()
+
+    def _leave(self) -> None:
+        if self._server is not None:
+            self._server.should_exit = True
+
+    def _fail(self) -> None:
+        """Nothing to serve: this process ends, so that whoever started it sees that."""
+        self._failed = True
+        if self._server is not None:
+            self._leave()
+        else:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+@cache
+def unit_in(folder: Path) -> Unit:
+    """The one unit of this process, however often its `service.py` is imported."""
+    return Unit(folder)
+
+
+class Behind:
+    """The ASGI app of the BentoML service in `file`, built at the first request (documentation, as a rule)."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._app: App | None = None
+        self._lock = asyncio.Lock()
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        async with self._lock:
+            if self._app is None:
+                self._app = await asyncio.to_thread(self._build)
+        await self._app(scope, receive, send)
+
+    def _build(self) -> App:
+        """By its path: a step may have a `service.py` of its own."""
+        found = spec_from_file_location("mlpacker_service", self._file)
+        if found is None or found.loader is None:
+            raise RuntimeError(f"{self._file} is not a Python file")
+        module = module_from_spec(found)
+        found.loader.exec_module(module)
+        app: App = module.Service.to_asgi()
+        return app
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket bound to `host:port` (0: any free one); `OSError` when that cannot be."""
+    bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind((host, port))
+    except OSError:
+        bound.close()
+        raise
+    return bound

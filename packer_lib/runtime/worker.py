@@ -1,0 +1,144 @@
+"""One thread that loads and runs the chain, so that a slow model never stops the event loop; standard library only.
+
+Requests that come while a batch runs make up the next one; none is ever held back to make a batch larger.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Thread
+from typing import Any
+
+from . import metrics
+from .chain import Chain, Outcome
+from .contract import HandlerUnusable, ModelUnusable
+from .manifest import Manifest
+
+log = logging.getLogger("mlpacker.worker")
+
+WAITING_LIMIT = 2048
+STOP_SECONDS = 5.0
+
+
+class Busy(Exception):
+    """As many requests wait as may; the caller is to come again."""
+
+
+@dataclass(slots=True)
+class Job:
+    """The values of one request, and where its outcomes go."""
+
+    values: list[Any]
+    answer: asyncio.Future[list[Outcome]]
+    loop: asyncio.AbstractEventLoop
+
+
+class Worker:
+    """`reason` is why it cannot answer and "" when it can; `failed` is told when the chain cannot be loaded at all."""
+
+    def __init__(self, manifest: Manifest, folder: Path, failed: Callable[[], None]) -> None:
+        self.reason = "loading"
+        self._chain = Chain(manifest, folder, _observe)
+        self._failed = failed
+        self._jobs: SimpleQueue[Job | None] = SimpleQueue()
+        self._thread = Thread(target=self._work, name="chain", daemon=True)
+        self._most = max((step.max_batch for step in manifest.steps), default=1)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Finishes what waits, unless that takes longer than `STOP_SECONDS`."""
+        self.reason = "stopping"
+        self._jobs.put(None)
+        if self._thread.is_alive():
+            self._thread.join(STOP_SECONDS)
+
+    async def run(self, values: list[Any]) -> list[Outcome]:
+        """One outcome per value; `Busy` when too many requests wait already."""
+        if self._jobs.qsize() >= WAITING_LIMIT:
+            raise Busy(f"{WAITING_LIMIT} requests are waiting")
+        loop = asyncio.get_running_loop()
+        job = Job(values, loop.create_future(), loop)
+        self._jobs.put(job)
+        return await job.answer
+
+    def _work(self) -> None:
+        try:
+            self._chain.load()
+        except (ModelUnusable, HandlerUnusable) as error:
+            self._give_up(str(error))
+        except Exception as error:
+            log.exception("loading failed by what should not have happened")
+            self._give_up(f"{type(error).__name__}: {error}")
+        else:
+            self.reason = ""
+            log.info("ready")
+            while jobs := self._take():
+                self._answer(jobs)
+            self._chain.close()
+
+    def _give_up(self, reason: str) -> None:
+        self.reason = reason
+        log.error("stopped: %s", reason)
+        self._failed()
+
+    def _take(self) -> list[Job]:
+        """What waits, at most a full batch; waits for the first. Empty: it is time to stop."""
+        job = self._jobs.get()
+        if job is None:
+            return []
+        jobs, size = [job], len(job.values)
+        while size < self._most:
+            try:
+                job = self._jobs.get_nowait()
+            except Empty:
+                break
+            if job is None:
+                self._jobs.put(None)  # for the next call: these are answered first
+                break
+            jobs.append(job)
+            size += len(job.values)
+        return jobs
+
+    def _answer(self, jobs: list[Job]) -> None:
+        wanted = [job for job in jobs if not job.answer.cancelled()]
+        values = [value for job in wanted for value in job.values]
+        metrics.BATCH_SIZE.observe(len(values))
+        try:
+            outcomes = self._chain.run(values)
+        except Exception as error:
+            log.exception("a batch failed by what should not have happened")
+            _deliver(wanted, [error] * len(wanted))
+            return
+        parts: list[list[Outcome] | Exception] = []
+        start = 0
+        for job in wanted:
+            parts.append(outcomes[start : start + len(job.values)])
+            start += len(job.values)
+        _deliver(wanted, parts)
+
+
+def _deliver(jobs: list[Job], answers: list[Any]) -> None:
+    """Hands every job its answer on the event loop, all in one wake-up."""
+    if jobs:
+        jobs[0].loop.call_soon_threadsafe(_settle, jobs, answers)
+
+
+def _settle(jobs: list[Job], answers: list[list[Outcome] | Exception]) -> None:
+    for job, answer in zip(jobs, answers, strict=True):
+        if job.answer.done():
+            continue  # the client has gone
+        if isinstance(answer, Exception):
+            job.answer.set_exception(answer)
+        else:
+            job.answer.set_result(answer)
+
+
+def _observe(step: str, _size: int, seconds: float) -> None:
+    metrics.PREDICT_SECONDS.labels(step).observe(seconds)
