@@ -40,6 +40,7 @@ LEAVES = {
     "probes.py": {"prometheus_client"},
     "rest.py": {"bentoml", "orjson", "uvicorn", "starlette", "prometheus_client", "pydantic"},
     "connectors/mqtt.py": {"paho"},
+    "connectors/mqtt_session.py": {"paho"},
     "connectors/kafka.py": {"confluent_kafka"},
     "connectors/websocket.py": {"websockets"},
     "frameworks/scikit_learn.py": {"sklearn", "skops", "joblib", "numpy"},

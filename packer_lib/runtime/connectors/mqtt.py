@@ -1,0 +1,198 @@
+"""MQTT 5 with manual acknowledgement, 3.1.1 where the broker speaks no more; paho-mqtt.
+
+Options of a queue: `qos` (default 1; 2 for sending only), `protocol` ("5" or "3.1.1"; without it 3.1.1 is the
+fallback), `tls`, `username` and `pass_env`, and under `config`: `keepalive`, `session_expiry` and `connect_timeout`
+(seconds), `receive_maximum` (messages taken in and not acknowledged), `max_inflight` (sent and not confirmed),
+`max_packet_size` (bytes).
+
+Key and headers travel as user properties of MQTT 5, the key as `mlpacker-key`; what is not UTF-8 in base64 under
+`name;base64`. MQTT 3.1.1 has no place for them.
+"""
+
+from __future__ import annotations
+
+import base64
+import logging
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from paho.mqtt.client import MQTT_ERR_SUCCESS, Client, MQTTMessage
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+from paho.mqtt.subscribeoptions import SubscribeOptions
+
+from ..contract import ConnectionFailed, DeliveryFailed, Message, Sink, Source
+from ..manifest import QueueSpec
+from .mqtt_session import Session, client_id
+
+log = logging.getLogger("mlpacker.mqtt")
+
+KEY = "mlpacker-key"
+BASE64 = ";base64"
+
+
+class Mqtt:
+    @staticmethod
+    def source(queue: QueueSpec, name: str) -> Source:
+        return MqttSource(queue, name)
+
+    @staticmethod
+    def sink(queue: QueueSpec, name: str) -> Sink:
+        return MqttSink(queue, name)
+
+
+class MqttSource(Source):
+    """A session that the broker keeps: what is not acknowledged comes again, in order, when it is taken up anew."""
+
+    def __init__(self, queue: QueueSpec, name: str) -> None:
+        self._queue = queue
+        self._session = Session(queue, client_id(queue, name, "in"), keep=True)
+        self._inbox: deque[MQTTMessage] = deque()
+        self._granted: list[ReasonCode] = []
+        self._acked = False
+
+    def connect(self) -> None:
+        self._inbox.clear()
+        self._granted = []
+        self._session.open(self._prepare)
+        self._subscribe()
+
+    def _prepare(self, client: Client) -> None:
+        client.on_message, client.on_subscribe = self._on_message, self._on_subscribe
+
+    def _subscribe(self) -> None:
+        """A retained message comes with the first subscription only (`retainHandling` 1), not with every reconnect.
+
+        Never with QoS 2: there a message is the client's to keep before it is done, and a killed client keeps nothing.
+        """
+        session, qos = self._session, min(1, self._queue.options.get("qos", 1))
+        options = {"options": SubscribeOptions(qos, retainHandling=1)} if session.v5 else {"qos": qos}
+        session.client.subscribe(self._queue.topic, **options)
+        with session.changed:
+            session.changed.wait_for(lambda: self._granted or session.lost, session.options["connect_timeout"])
+        if not self._granted or self._granted[0].is_failure:
+            reason = self._granted[0] if self._granted else session.lost or "no answer"
+            raise ConnectionFailed(f"{session.place} refuses topic {self._queue.topic!r}: {reason} (look at its ACL)")
+        if self._granted[0].value < qos:
+            log.warning("%s grants QoS %d, not %d: messages may be lost", session.place, self._granted[0].value, qos)
+
+    def _on_subscribe(
+        self, _client: Client, _data: Any, _mid: int, granted: list[ReasonCode], _properties: Properties | None
+    ) -> None:
+        with self._session.changed:
+            self._granted = granted
+            self._session.changed.notify_all()
+
+    def _on_message(self, _client: Client, _data: Any, message: MQTTMessage) -> None:
+        with self._session.changed:
+            self._inbox.append(message)
+            self._session.changed.notify_all()
+
+    def consume(self, max_items: int, timeout: float) -> list[Message]:
+        """What came before the connection was lost is not handed out: it could not be acknowledged any more."""
+        session, inbox = self._session, self._inbox
+        with session.changed:
+            session.changed.wait_for(lambda: inbox or session.lost, timeout)
+            session.client  # noqa: B018 - raises once the connection is lost
+            found = [inbox.popleft() for _ in range(min(max_items, len(inbox)))]
+        return [_message(item) for item in found]
+
+    def ack(self, messages: Sequence[Message]) -> None:
+        client = self._session.client
+        for message in messages:
+            mid, qos = message.token
+            if client.ack(mid, qos) != MQTT_ERR_SUCCESS:
+                raise ConnectionFailed(f"{self._session.place}: connection lost while acknowledging")
+        self._acked = bool(messages)
+
+    def close(self) -> None:
+        """A broker drops what it has not read yet when the same client comes back: so its answer is waited for."""
+        if self._acked:
+            self._session.settle()
+        self._acked = False
+        self._session.close()
+
+
+def _message(item: MQTTMessage) -> Message:
+    headers = _headers(getattr(item.properties, "UserProperty", ()))
+    return Message(
+        bytes(item.payload), headers.pop(KEY, None), headers, f"{item.topic} #{item.mid}", (item.mid, item.qos)
+    )
+
+
+def _headers(properties: Sequence[tuple[str, str]]) -> dict[str, bytes]:
+    return {
+        name.removesuffix(BASE64): base64.b64decode(value) if name.endswith(BASE64) else value.encode()
+        for name, value in properties
+    }
+
+
+def _user_properties(key: bytes | None, headers: Mapping[str, bytes]) -> Properties:
+    pairs = []
+    for name, value in [*headers.items(), *([(KEY, key)] if key is not None else [])]:
+        try:
+            pairs.append((name, value.decode()))
+        except UnicodeDecodeError:
+            pairs.append((name + BASE64, base64.b64encode(value).decode()))
+    properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+    properties.UserProperty = pairs
+    return properties
+
+
+class MqttSink(Sink):
+    """`flush` returns when the broker has confirmed every message (PUBACK; PUBCOMP for QoS 2; QoS 0: when sent)."""
+
+    def __init__(self, queue: QueueSpec, name: str) -> None:
+        self._queue, self._qos = queue, queue.options.get("qos", 1)
+        self._session = Session(queue, client_id(queue, name, "out"), keep=False)
+        self._open, self._refused = 0, ""
+
+    def connect(self) -> None:
+        self._open, self._refused = 0, ""
+        self._session.open(self._prepare)
+
+    def _prepare(self, client: Client) -> None:
+        client.on_publish = self._on_publish
+
+    def _on_publish(
+        self, _client: Client, _data: Any, _mid: int, reason: ReasonCode, _properties: Properties | None
+    ) -> None:
+        with self._session.changed:
+            self._open -= 1
+            if reason.is_failure:
+                self._refused = str(reason)
+            self._session.changed.notify_all()
+
+    def produce(self, messages: Sequence[Message]) -> None:
+        try:
+            client = self._session.client
+        except ConnectionFailed as error:
+            raise DeliveryFailed(str(error)) from None
+        for message in messages:
+            travels = self._session.v5 and (message.headers or message.key is not None)
+            properties = _user_properties(message.key, message.headers) if travels else None
+            self._wait(self._session.window - 1, None)
+            with self._session.changed:
+                self._open += 1
+            if client.publish(self._queue.topic, message.value, self._qos, properties=properties).rc:
+                raise self._failure("connection lost")
+
+    def flush(self, timeout: float) -> None:
+        self._wait(0, timeout)
+
+    def _wait(self, most: int, timeout: float | None) -> None:
+        """Until at most `most` messages are unconfirmed."""
+        session = self._session
+        with session.changed:
+            if self._open > most:
+                session.changed.wait_for(lambda: self._open <= most or session.lost or self._refused, timeout)
+            if self._refused or self._open > most:
+                raise self._failure(self._refused or session.lost or f"no answer in {timeout} s")
+
+    def _failure(self, reason: str) -> DeliveryFailed:
+        return DeliveryFailed(f"not delivered to {self._session.place}, topic {self._queue.topic!r}: {reason}")
+
+    def close(self) -> None:
+        self._session.close()

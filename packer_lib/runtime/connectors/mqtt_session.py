@@ -1,0 +1,182 @@
+"""One connection to an MQTT broker, for the source and the sink of `mqtt`; paho-mqtt."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections.abc import Callable
+from threading import Condition
+from typing import Any
+
+from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+from ..contract import ConnectionFailed
+from ..manifest import QueueSpec
+
+log = logging.getLogger("mlpacker.mqtt")
+
+VERSIONS = {"5": MQTTProtocolVersion.MQTTv5, "3.1.1": MQTTProtocolVersion.MQTTv311}
+DEFAULTS: dict[str, Any] = {
+    "keepalive": 30,
+    "session_expiry": 86_400,
+    "connect_timeout": 5.0,
+    "receive_maximum": 1000,
+    "max_inflight": 1000,
+    "max_packet_size": 10_000_000,
+}
+
+
+def client_id(queue: QueueSpec, name: str, side: str) -> str:
+    """The same for the same unit, queue and topic, so that the broker keeps its session.
+
+    At most 23 characters, which every broker must accept (MQTT 3.1.1, section 3.1.3.1).
+    """
+    unit = "".join(char for char in name.rpartition(".")[2] if char.isascii() and char.isalnum())[:8]
+    digest = hashlib.sha256("\0".join((name, queue.id, queue.topic, side)).encode()).hexdigest()
+    return f"mlp-{unit}-{digest[:10]}"
+
+
+class Refused(Exception):
+    """The broker closed or refused a connection of this version of the protocol."""
+
+
+class Session:
+    """One connection, of which paho's own thread reports; once it is lost (`lost` says why) it stays lost."""
+
+    def __init__(self, queue: QueueSpec, identity: str, keep: bool) -> None:
+        self.changed = Condition()
+        self.lost = ""
+        self.v5 = True
+        self.window = 0  # messages that may be on their way at once
+        self._queue, self._identity, self._keep = queue, identity, keep
+        self.options: dict[str, Any] = {**DEFAULTS, **queue.options.get("config", {})}
+        self._client: Client | None = None
+        self._answer: ReasonCode | None = None
+        self._settled = False
+
+    @property
+    def client(self) -> Client:
+        """The client of an open connection, or `ConnectionFailed`."""
+        if self._client is None or self.lost:
+            raise ConnectionFailed(f"{self.place}: {self.lost or 'not connected'}")
+        return self._client
+
+    @property
+    def place(self) -> str:
+        return f"mqtt broker {self._queue.server}:{self._queue.port}"
+
+    def failure(self, reason: str) -> ConnectionFailed:
+        return ConnectionFailed(f"cannot reach {self.place}: {reason} (is it running? is the address right?)")
+
+    def open(self, prepare: Callable[[Client], None]) -> None:
+        """Connects with the newest version of the protocol that the broker takes; `prepare` sets the callbacks."""
+        asked = self._queue.options.get("protocol")
+        versions = [VERSIONS[asked]] if asked else [VERSIONS["5"], VERSIONS["3.1.1"]]
+        reason = ""
+        for version in versions:
+            try:
+                self._open(version, prepare)
+                break
+            except Refused as error:
+                self.close()
+                reason = reason or str(error)
+        else:
+            raise self.failure(reason)
+        if not self.v5 and not asked:
+            log.info("%s takes MQTT 3.1.1 only: keys and headers do not travel", self.place)
+
+    def _open(self, version: MQTTProtocolVersion, prepare: Callable[[Client], None]) -> None:
+        self.lost, self._answer, self.v5 = "", None, version is VERSIONS["5"]
+        client = self._new_client(version)
+        prepare(client)
+        start: dict[str, Any] = {"clean_start": not self._keep, "properties": self._properties()} if self.v5 else {}
+        try:
+            client.connect(self._queue.server, self._queue.port, self.options["keepalive"], **start)
+        except OSError as error:
+            raise self.failure(error.strerror or str(error)) from None
+        self._client = client
+        client.loop_start()
+        with self.changed:
+            self.changed.wait_for(lambda: self._answer or self.lost, self.options["connect_timeout"])
+        self._judge()
+
+    def _new_client(self, version: MQTTProtocolVersion) -> Client:
+        client = Client(
+            CallbackAPIVersion.VERSION2,
+            self._identity,
+            None if self.v5 else not self._keep,
+            protocol=version,
+            reconnect_on_failure=False,
+            manual_ack=True,
+        )
+        client.connect_timeout = self.options["connect_timeout"]
+        client.max_inflight_messages_set(0)  # no bound of paho's, which does not heed the broker's: `window` is ours
+        client.on_connect, client.on_disconnect = self._on_connect, self._on_disconnect
+        client.on_unsubscribe = self._on_unsubscribe
+        if self._queue.options.get("tls"):
+            client.tls_set()
+        if "username" in self._queue.options:
+            client.username_pw_set(self._queue.options["username"], self._password())
+        return client
+
+    def _password(self) -> str | None:
+        name = self._queue.options.get("pass_env")
+        if name and name not in os.environ:
+            raise ConnectionFailed(f"{self.place}: no password: environment variable {name!r} (pass_env) is not set")
+        return os.environ[name] if name else None
+
+    def _properties(self) -> Properties:
+        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+        properties.SessionExpiryInterval = self.options["session_expiry"] if self._keep else 0
+        properties.ReceiveMaximum = self.options["receive_maximum"]
+        properties.MaximumPacketSize = self.options["max_packet_size"]
+        return properties
+
+    def _judge(self) -> None:
+        """Returns when connected; a broker that takes no MQTT 5 says so, or just hangs up."""
+        if self._answer is None:
+            raise Refused(self.lost or f"no answer in {self.options['connect_timeout']:g} s")
+        if self._answer.is_failure:
+            if "protocol version" in str(self._answer).lower():
+                raise Refused(str(self._answer))
+            raise ConnectionFailed(f"{self.place} refuses us: {self._answer} (look at username and pass_env)")
+
+    def _on_connect(
+        self, _client: Client, _data: Any, _flags: ConnectFlags, answer: ReasonCode, properties: Properties | None
+    ) -> None:
+        self.window = min(getattr(properties, "ReceiveMaximum", 65_535), self.options["max_inflight"])
+        with self.changed:
+            self._answer = answer
+            self.changed.notify_all()
+
+    def _on_disconnect(
+        self, _client: Client, _data: Any, _flags: DisconnectFlags, reason: ReasonCode, _properties: Properties | None
+    ) -> None:
+        with self.changed:
+            self.lost = self.lost or f"connection lost: {reason}"
+            self.changed.notify_all()
+
+    def settle(self, seconds: float = 2.0) -> None:
+        """Returns when the broker has handled all we sent: it answers in order, here an unsubscription from nothing."""
+        if self._client is None or self.lost:
+            return
+        self._settled = False
+        self._client.unsubscribe("mlpacker/settle")
+        with self.changed:
+            self.changed.wait_for(lambda: self._settled or self.lost, seconds)
+
+    def _on_unsubscribe(self, *_: Any) -> None:
+        with self.changed:
+            self._settled = True
+            self.changed.notify_all()
+
+    def close(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            client.disconnect()
+            client.loop_stop()
