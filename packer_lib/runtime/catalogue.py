@@ -1,4 +1,4 @@
-"""What there is to plug in, one explicit table per kind; read by the orchestrator and the runtime. Standard library only.
+"""What there is to plug in, one explicit table per kind; standard library only, read by orchestrator and runtime.
 
 `target` is `module:Class` inside this package, imported only when used. `requires` are pip requirements, installed in a
 bundle only when a unit uses the entry; pyproject's extras are the same lists (held by a test).

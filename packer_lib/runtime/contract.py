@@ -1,7 +1,7 @@
 """The contracts of the runtime, under the paper's names; standard library only.
 
-A `Source` hands out messages and is told which of them are done; a `Sink` takes messages and says when they are safe; a
-`Framework` turns a batch of inputs into a batch of outputs. One contract suite per kind holds every implementation to this.
+A `Source` hands out messages and is told which of them are done; a `Sink` takes messages and says when they are safe;
+a `Framework` turns a batch of inputs into a batch of outputs. One contract suite per kind holds every one to this.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any
 
 @dataclass(slots=True)
 class Message:
-    """One message of a queue. `value` is the raw payload, `position` a place a person can look up, `token` the source's own
-    handle for `ack`; a sink ignores both."""
+    """One message of a queue. `value` is the raw payload, `position` a place a person can look up, `token` the source's
+    own handle for `ack`; a sink ignores both."""
 
     value: bytes
     key: bytes | None = None
@@ -41,7 +41,7 @@ class Source(ABC):
 
     @abstractmethod
     def consume(self, max_items: int, timeout: float) -> list[Message]:
-        """Up to `max_items` of what is waiting; waits up to `timeout` seconds for the first only. Empty: nothing came."""
+        """Up to `max_items` of what is waiting; waits up to `timeout` seconds for the first only. Empty: none came."""
 
     @abstractmethod
     def ack(self, messages: Sequence[Message]) -> None:
@@ -65,7 +65,7 @@ class Sink(ABC):
 
     @abstractmethod
     def flush(self, timeout: float) -> None:
-        """Returns when all that was produced is confirmed, `DeliveryFailed` when that fails or `timeout` seconds pass."""
+        """Returns when all that was produced is confirmed; `DeliveryFailed` if that fails or `timeout` seconds pass."""
 
     @abstractmethod
     def close(self) -> None:
@@ -85,7 +85,7 @@ class Framework(ABC):
 
     @abstractmethod
     def get_model_result(self, batch: Sequence[Any]) -> list[Any]:
-        """One answer per instance of `batch` (each a number or nested lists of one shape), plain Python values, same order.
+        """One answer per instance of `batch` (each a number or nested lists of one shape), plain Python values.
 
         `BadInput` when the shape or type does not fit the model; the message says what is expected and what came.
         """
@@ -106,8 +106,8 @@ class HandlerUnusable(Exception):
 class StepFailed(Exception):
     """One value did not get through one step; the cause, where there is one, is chained.
 
-    `stage`: `input` (the value does not fit; the sender's to mend), `predict` or `handle`; around the chain also `decode`
-    and `encode`. `reason` is one line."""
+    `stage`: `input` (the value does not fit; the sender's to mend), `predict` or `handle`; around the chain also
+    `decode` and `encode`. `reason` is one line."""
 
     def __init__(self, step: str, stage: str, reason: str) -> None:
         super().__init__(f"step {step!r}, {stage}: {reason}")

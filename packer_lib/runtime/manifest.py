@@ -1,7 +1,7 @@
 """`unit.json`: all that a unit is told by its PADL, as data; written by the orchestrator and read in the unit.
 
-What differs between two machines (port, address, log level) is not here but in the environment: see `settings` below, so
-that one bundle has one digest wherever it runs. Standard library only.
+What differs between two machines (port, address, log level) is not here but in the environment (see `Settings`), so that
+one bundle has one digest wherever it runs. Standard library only.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ FORMAT = 1
 
 @dataclass(frozen=True, slots=True)
 class StepSpec:
-    """One step of the unit. `path` is relative to the bundle, `inputs` and `outputs` are queue ids or steps of this unit."""
+    """One step of the unit. `path` is relative to the bundle; `inputs` and `outputs` are queue ids or steps of it."""
 
     name: str
     kind: str
