@@ -1,6 +1,6 @@
 """`unit.json`: all that a unit is told by its PADL, as data; written by the orchestrator and read in the unit.
 
-What differs between two machines (port, address, log level) is not here but in the environment (see `Settings`), so that
+What differs between machines (port, address, log level) is not here but in the environment (see `Settings`), so that
 one bundle has one digest wherever it runs. Standard library only.
 """
 
