@@ -1,4 +1,4 @@
-"""Bundles made by hand: the runtime, the generated entry file and a unit.json in one folder, and services run from it."""
+"""Bundles made by hand (runtime, generated entry file, unit.json in one folder), and services run from them."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def code_step(folder: Path, name: str, files: dict[str, str] | str, **props: Any
 def write_bundle(folder: Path, *steps: StepSpec, entry: str = "service.py", mode: str = "api") -> Path:
     """Makes `folder`, which has the steps' files already, a bundle of these steps."""
     shutil.copytree(PACKAGE / "runtime", folder / "mlpacker_runtime", ignore=NO_BYTECODE)
-    templates = Environment(loader=FileSystemLoader(PACKAGE / "templates"), undefined=StrictUndefined)  # noqa: S701
+    templates = Environment(loader=FileSystemLoader(PACKAGE / "templates"), undefined=StrictUndefined)
     (folder / entry).write_text(templates.get_template(f"{entry}.j2").render(), encoding="utf-8")
     (folder / "unit.json").write_text(Manifest("plant", steps[0].name, mode, steps).to_json(), encoding="utf-8")
     return folder
@@ -77,9 +77,9 @@ class Service:
         given = {name.replace("_", "-"): value for name, value in headers.items()}
         if body is not None:
             given = {"content-type": "application/json", **given}
-        request = urllib.request.Request(self.url + path, body, given, method=method or None)  # noqa: S310
+        request = urllib.request.Request(self.url + path, body, given, method=method or None)
         try:
-            with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
+            with urllib.request.urlopen(request, timeout=30) as answer:
                 return Reply(answer.status, answer.read(), dict(answer.headers))
         except urllib.error.HTTPError as error:
             return Reply(error.code, error.read(), dict(error.headers))
