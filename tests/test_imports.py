@@ -43,6 +43,7 @@ LEAVES = {
     "connectors/mqtt_session.py": {"paho"},
     "connectors/kafka.py": {"confluent_kafka"},
     "connectors/websocket.py": {"websockets"},
+    "connectors/websocket_link.py": {"websockets"},
     "frameworks/scikit_learn.py": {"sklearn", "skops", "joblib", "numpy"},
     "frameworks/tensorflow.py": {"tensorflow", "keras", "numpy"},
 }

@@ -53,7 +53,12 @@ CONNECTORS = _table(
     Plugin("memory", "connectors.memory:Memory", ("connectors/memory.py",), ()),
     Plugin("mqtt", "connectors.mqtt:Mqtt", ("connectors/mqtt.py", "connectors/mqtt_session.py"), ("paho-mqtt==2.2.0",)),
     Plugin("kafka", "connectors.kafka:Kafka", ("connectors/kafka.py",), ("confluent-kafka==2.16.1",)),
-    Plugin("websocket", "connectors.websocket:WebSocket", ("connectors/websocket.py",), ("websockets>=15",)),
+    Plugin(
+        "websocket",
+        "connectors.websocket:WebSocket",
+        ("connectors/websocket.py", "connectors/websocket_link.py"),
+        ("websockets>=17",),
+    ),
 )
 
 FRAMEWORKS = _table(

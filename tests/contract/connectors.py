@@ -33,7 +33,8 @@ class ConnectorSuite:
     headers_travel = True
     key_travels = True
     comes_again = True  # what was not acknowledged, after a reconnect, from the peer itself
-    has_peer = True  # there is somebody else to reach
+    flush_waits_for_ack = False  # the sender is told when the receiver is done, not before
+    reaches: tuple[str, ...] = ("source", "sink")  # the ends that connect to somebody
     sink_first = False  # which end has to be there before the other
 
     @pytest.fixture
@@ -54,10 +55,20 @@ class ConnectorSuite:
         for end in (sink, source) if self.sink_first else (source, sink):
             end.connect()
         try:
+            self.meet(source, sink)
             yield source, sink
         finally:
             sink.close()
             source.close()
+
+    def meet(self, source: Source, sink: Sink) -> None:
+        """Waits until each has noticed the other, where what comes before that is for nobody."""
+
+    def send(self, sink: Sink, *payloads: bytes) -> None:
+        """Produces, and flushes where that does not wait for the test itself."""
+        sink.produce([Message(payload) for payload in payloads])
+        if not self.flush_waits_for_ack:
+            sink.flush(10)
 
     def test_an_end_closes_twice_and_before_it_was_ever_open(self, ends: Ends) -> None:
         source, sink = self.source(ends), self.sink(ends)
@@ -72,7 +83,8 @@ class ConnectorSuite:
         for _ in range(2):
             for end in (sink, source) if self.sink_first else (source, sink):
                 end.connect()
-            send(sink, b"again")
+            self.meet(source, sink)
+            self.send(sink, b"again")
             received = take(source, 1)
             source.ack(received)
             assert [item.value for item in received] == [b"again"]
@@ -94,7 +106,7 @@ class ConnectorSuite:
         if not self.comes_again:
             pytest.skip("the peer keeps nothing: the sender is told instead, see the test of acknowledgement")
         with self.connected(ends) as (source, sink):
-            send(sink, *(b"%d" % number for number in range(20)))
+            self.send(sink, *(b"%d" % number for number in range(20)))
             received = take(source, 20)
             source.ack(received[:12])
             source.close()
@@ -111,10 +123,10 @@ class ConnectorSuite:
 
     def test_the_first_message_is_not_held_back_until_the_batch_is_full(self, ends: Ends) -> None:
         with self.connected(ends) as (source, sink):
-            send(sink, b"warm")
+            self.send(sink, b"warm")
             source.ack(take(source, 1))
             started = time.monotonic()
-            send(sink, b"first")
+            self.send(sink, b"first")
             assert [item.value for item in source.consume(1000, 10)] == [b"first"]
             assert time.monotonic() - started < 3
 
@@ -154,15 +166,15 @@ class ConnectorSuite:
 
     def test_every_message_says_where_it_was(self, ends: Ends) -> None:
         with self.connected(ends) as (source, sink):
-            send(sink, b"1", b"2")
+            self.send(sink, b"1", b"2")
             places = [item.position for item in take(source, 2)]
         assert all(places)
         assert len(set(places)) == 2
 
     @pytest.mark.parametrize("side", ["source", "sink"])
     def test_nobody_there_is_said_with_host_and_port_within_ten_seconds(self, ends: Ends, side: str) -> None:
-        if not self.has_peer:
-            pytest.skip("there is nobody to reach")
+        if side not in self.reaches:
+            pytest.skip("this end reaches for nobody")
         port, index = free_port(), ("source", "sink").index(side)
         nowhere = replace(ends[index], port=port)
         started = time.monotonic()
@@ -173,7 +185,7 @@ class ConnectorSuite:
         end.close()
 
     def test_an_end_that_is_not_connected_says_so(self, ends: Ends) -> None:
-        if not self.has_peer:
+        if not self.reaches:
             pytest.skip("there is nothing to connect")
         with pytest.raises(ConnectionFailed, match="not connected"):
             self.source(ends).consume(1, 0)
@@ -182,13 +194,6 @@ class ConnectorSuite:
 def fresh() -> str:
     """A topic name that nobody used."""
     return f"t-{uuid.uuid4().hex[:12]}"
-
-
-def send(sink: Sink, *payloads: bytes) -> None:
-    """Produces and, where a peer other than the test's own source confirms, flushes."""
-    sink.produce([Message(payload) for payload in payloads])
-    if not getattr(sink, "waits_for_reader", False):
-        sink.flush(10)
 
 
 def take(source: Source, count: int, *, acknowledge: bool = False) -> list[Message]:

@@ -9,7 +9,7 @@ from tests.contract.connectors import ConnectorSuite, Ends, fresh
 
 class TestMemory(ConnectorSuite):
     connector = Memory
-    has_peer = False
+    reaches = ()
 
     @pytest.fixture
     def ends(self) -> Ends:

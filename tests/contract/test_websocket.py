@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import pytest
+
+from packer_lib.runtime.connectors.websocket import WebSocket, WebSocketSink
+from packer_lib.runtime.contract import DeliveryFailed, Message, Sink, Source
+from packer_lib.runtime.manifest import QueueSpec
+from tests.contract.connectors import ConnectorSuite, Ends, fresh, take
+from tests.support import free_port, wait_for
+
+
+class TestWebSocketIntoAListener(ConnectorSuite):
+    """A client sends, a server receives."""
+
+    connector = WebSocket
+    headers_travel = key_travels = comes_again = False
+    reaches = ("sink",)
+    roles = ("server", "client")
+    ack = False
+
+    @pytest.fixture
+    def ends(self) -> Ends:
+        port, topic = free_port(), fresh()
+        source, sink = (
+            QueueSpec("q", "websocket", "127.0.0.1", port, topic, {"role": role, "ack": self.ack})
+            for role in self.roles
+        )
+        return source, sink
+
+
+class TestWebSocketFromAListener(TestWebSocketIntoAListener):
+    """A server sends to whoever is connected, a client receives."""
+
+    reaches = ("source",)
+    roles = ("client", "server")
+    sink_first = True
+
+    def meet(self, source: Source, sink: Sink) -> None:
+        assert isinstance(sink, WebSocketSink)
+        wait_for(lambda: sink.listeners, 5, "the listener to notice its client")
+
+
+class Acknowledged:
+    ack = True
+    flush_waits_for_ack = True
+
+    def test_the_sender_is_told_when_its_messages_were_not_done(self, ends: Ends) -> None:
+        assert isinstance(self, ConnectorSuite)
+        with self.connected(ends) as (source, sink):
+            sink.produce([Message(b"%d" % number) for number in range(20)])
+            source.ack(take(source, 20)[:12])
+            source.close()
+            with pytest.raises(DeliveryFailed, match=r"ended before the messages were confirmed|connection lost"):
+                sink.flush(10)
+
+    def test_the_sender_is_told_when_nobody_confirms_in_time(self, ends: Ends) -> None:
+        assert isinstance(self, ConnectorSuite)
+        with self.connected(ends) as (source, sink):
+            sink.produce([Message(b"1")])
+            take(source, 1)
+            with pytest.raises(DeliveryFailed, match=r"not confirmed within 0\.2 s"):
+                sink.flush(0.2)
+
+
+class TestAcknowledgedWebSocketIntoAListener(Acknowledged, TestWebSocketIntoAListener):
+    pass
+
+
+class TestAcknowledgedWebSocketFromAListener(Acknowledged, TestWebSocketFromAListener):
+    pass
