@@ -1,7 +1,9 @@
-"""The golden files of the language: adding a case is adding a file. `python -m tests.padl.golden` rewrites what is expected.
+"""The golden files of the language: adding a case is adding a file.
 
-    golden/valid/<case>/pipeline.{json,yaml}   plan.json: its `plan --json`; warnings.txt when there are any
-    golden/invalid/<case>.{json,yaml}          <case>.<suffix>.expected: the exact message
+`python -m tests.padl.golden` rewrites what is expected.
+
+golden/valid/<case>/pipeline.{json,yaml}   plan.json: its `plan --json`; warnings.txt when there are any
+golden/invalid/<case>.{json,yaml}          <case>.<suffix>.expected: the exact message
 """
 
 from __future__ import annotations
