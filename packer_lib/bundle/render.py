@@ -6,6 +6,7 @@ same kinds of steps. All that a PADL says is data in `unit.json`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,10 +15,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from packer_lib.artefacts import Artefact
 from packer_lib.bundle.select import queues
+from packer_lib.errors import BuildFailed
 from packer_lib.padl.model import PackageMode, Queue, Step
 from packer_lib.plan import Plan, Unit
 from packer_lib.runtime.manifest import Manifest, QueueSpec, StepSpec
 
+# what the schema lets through, looked at once more: a plan may have travelled
+FOLDER_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 ENTRY: dict[PackageMode, str] = {"stream": "main.py", "api": "service.py"}
 TEMPLATES = Environment(  # noqa: S701 - the templates make Python and Dockerfiles, no HTML
     loader=FileSystemLoader(Path(__file__).parent.parent / "templates"),
@@ -52,6 +56,10 @@ def manifest(plan: Plan, unit: Unit, artefacts: Sequence[Artefact]) -> Manifest:
 
 def place(step: Step, artefact: Artefact) -> str:
     """Where the artefact of `step` is in the bundle. A model's file name is ours: what it was called says nothing."""
+    if not FOLDER_NAME.fullmatch(step.name):
+        raise BuildFailed(
+            f"step {step.name!r} cannot be a folder in a bundle", "the PADL schema says what a name may be"
+        )
     if artefact.kind == "code":
         return f"code/{step.name}"
     return f"models/{step.name}/model.{step.serializer}" if artefact.path.is_file() else f"models/{step.name}/model"

@@ -94,11 +94,30 @@ def test_another_digest_a_redirect_a_short_answer_and_a_missing_file_are_failure
         fetch(tmp_path, f"{base}/gone", **OPEN)
 
 
-@pytest.mark.parametrize(
-    "host",
-    """127.0.0.1 localhost 2130706433 0x7f000001 127.1 [::1] [::] 0.0.0.0 [::ffff:127.0.0.1] 169.254.169.254 10.0.0.1
-    192.168.1.1 172.16.0.1 100.64.0.1 [fe80::1] [fd00::1] 224.0.0.1""".split(),
-)
+LOOPBACK = [
+    "127.0.0.1",
+    "localhost",
+    "2130706433",
+    "0x7f000001",
+    "127.1",
+    "[::1]",
+    "[::]",
+    "0.0.0.0",
+    "[::ffff:127.0.0.1]",
+]
+PRIVATE = [
+    "169.254.169.254",
+    "10.0.0.1",
+    "192.168.1.1",
+    "172.16.0.1",
+    "100.64.0.1",
+    "[fe80::1]",
+    "[fd00::1]",
+    "224.0.0.1",
+]
+
+
+@pytest.mark.parametrize("host", [*LOOPBACK, *PRIVATE])
 def test_private_addresses_are_refused_before_anything_is_sent(tmp_path: Path, server: Server, host: str) -> None:
     with pytest.raises((PolicyRefused, BuildFailed)):
         fetch(tmp_path, f"http://{host}:{server.server_port}/model", url_schemes=("http",))
