@@ -75,7 +75,7 @@ def _unit(host: Host, layout: Layout, release: Release, process: State) -> dict[
         "models": info.get("models") or _deployed_models(release),
         "since": release.since,
         "reason": reason,
-        "pid": process.pid,
+        "pid": process.pid or supervisor.pid(host, layout, program(release.pipeline, release.unit)),
         "run": release.run,
         "by": release.by,
     }

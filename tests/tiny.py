@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
 
 import pytest
 
+from packer_lib import release, status
 from packer_lib.bundle import Bundle
+from packer_lib.hosts import Host
+from packer_lib.hosts.layout import Layout
 from packer_lib.padl.model import Golden, Step
 from packer_lib.plan import Plan, Unit
-from packer_lib.release import deploy as deploying
 from packer_lib.settings import Settings
 
 MAIN = """
@@ -64,26 +70,58 @@ def bundle(folder: Path, told: dict[str, object] | None = None, entry: str = "se
     return Bundle(folder, digest, hashlib.sha256(b"# nothing\n").hexdigest(), (("double", "ab" * 32),))
 
 
-def plan(*names: str, pipeline: str = "tiny", port: int | None = None, env: dict[str, str] | None = None) -> Plan:
-    """A REST pipeline of one-step units; the golden request of each expects twice its input."""
-    golden = Golden(21, 42)
-    units = tuple(Unit(name, (Step(name, "code", "x", test=golden),), port=port) for name in names or ("double",))
-    return Plan(pipeline, "api", "local", False, units, env=tuple((env or {}).items()))
-
-
-class Maker:
-    """Takes the place of fetching and bundling: `told[unit]` is how the next bundle of that unit behaves."""
+class Tiny:
+    """A home of its own, and plans whose bundles need no fetching: `told[unit]` is how the unit's next bundle
+    behaves.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.settings = Settings(home=folder / "home", model_roots=(folder,), ready_timeout=20.0)
+        self.layout = Layout(str(self.settings.home))
         self.told: dict[str, dict[str, object]] = {}
+        self.said: list[str] = []
+        (folder / "code").mkdir(parents=True)
+        (folder / "code" / "main.py").write_text("def handler(value):\n    return 2 * value\n")
+
+    def plan(self, *names: str, port: int | None = None, env: dict[str, str] | None = None) -> Plan:
+        """A REST pipeline of one-step units; the golden request of each expects twice its input."""
+        step = Step("double", "code", str(self.folder / "code"), test=Golden(21, 42))
+        units = tuple(Unit(name, (replace(step, name=name),), port=port) for name in names or ("double",))
+        return Plan("tiny", "api", "local", False, units, env=tuple((env or {}).items()), file="tiny.yaml")
 
     @contextmanager
     def bundled(self, plan: Plan, unit: Unit, settings: Settings) -> Iterator[Bundle]:
-        yield bundle(self.folder / unit.name, self.told.get(unit.name, {"factor": 2}))
+        yield bundle(self.folder / "bundles" / unit.name, self.told.get(unit.name, {"factor": 2}))
+
+    def deploy(self, plan: Plan, host: Host | None = None, **kwargs: Any) -> dict[str, str]:
+        """Unit → action."""
+        done = release.deploy(plan, self.settings, progress=self.said.append, host=host, **kwargs)
+        return {unit.unit: unit.action for unit in done}
+
+    def undeploy(self) -> None:
+        release.undeploy("tiny", self.settings, progress=self.said.append)
+
+    def unit(self, name: str = "double") -> dict[str, Any]:
+        """What `status` says of the unit."""
+        units = status.status(self.settings, "tiny")[0]["units"]
+        return next(unit for unit in units if unit["name"] == name)
+
+    def ask(self, value: float, name: str = "double") -> Any:
+        """The unit's answer over HTTP."""
+        body = json.dumps({"data": [value]}).encode()
+        with urlopen(f"{self.unit(name)['endpoint']}/predict", body, timeout=10) as response:
+            return json.load(response)["predictions"][0]
+
+    def left(self) -> list[str]:
+        """Files and folders of the home that belong to some pipeline."""
+        kinds = ("bundles", "conf.d", "releases", "locks", "logs")
+        found = [path for kind in kinds for path in (self.settings.home / kind).rglob("*")]
+        return sorted(str(path.relative_to(self.settings.home)) for path in found if path.name != "supervisord.log")
 
 
-def maker(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Maker:
-    made = Maker(folder)
-    monkeypatch.setattr(deploying, "bundled", made.bundled)
+def tiny(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Tiny:
+    """A `Tiny` in `folder` whose bundles take the place of the real ones."""
+    made = Tiny(folder)
+    monkeypatch.setattr(sys.modules["packer_lib.release.deploy"], "bundled", made.bundled)
     return made

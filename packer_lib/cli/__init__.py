@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from packer_lib import __version__
-from packer_lib.errors import MLPackerError, PadlInvalid, Problem, printable
+from packer_lib.errors import MLPackerError, PadlInvalid, PolicyRefused, Problem, printable
 
 if TYPE_CHECKING:
     from packer_lib.plan import Plan
@@ -71,22 +71,27 @@ def validate(
     found = check(files, artefacts)
     for file, problems in found.items():
         _print_json_report(file, problems) if as_json else _print_report(file, problems)
-    if any(problem.level == "error" for problems in found.values() for problem in problems):
-        raise typer.Exit(PadlInvalid.exit_code)
+    levels = {problem.level for problems in found.values() for problem in problems} - {"warning"}
+    if levels:
+        raise typer.Exit(PolicyRefused.exit_code if levels == {"refused"} else PadlInvalid.exit_code)
 
 
 def _print_json_report(file: str, problems: list[Problem]) -> None:
-    keys = ("line", "column", "path", "message", "hint", "level")
-    valid = all(problem.level != "error" for problem in problems)
-    rows = [{key: getattr(problem, key) for key in keys} for problem in problems]
-    print(json.dumps({"file": file, "valid": valid, "problems": rows}, ensure_ascii=False))
+    from dataclasses import asdict
+
+    report = {"file": file, "valid": _is_valid(problems), "problems": [asdict(problem) for problem in problems]}
+    print(json.dumps(report, ensure_ascii=False))
 
 
 def _print_report(file: str, problems: list[Problem]) -> None:
     for problem in problems:
-        say(f"{problem.level}: {problem}")
-    if all(problem.level != "error" for problem in problems):
+        say(str(problem))
+    if _is_valid(problems):
         print(printable(f"{file}: valid"))
+
+
+def _is_valid(problems: list[Problem]) -> bool:
+    return all(problem.level == "warning" for problem in problems)
 
 
 def _plan(file: Path) -> Plan:
@@ -95,7 +100,7 @@ def _plan(file: Path) -> Plan:
 
     pipeline = padl.read(file)
     for warning in pipeline.warnings:
-        say(f"warning: {warning}")
+        say(warning)
     return make(pipeline)
 
 

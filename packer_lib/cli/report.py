@@ -11,40 +11,37 @@ from packer_lib.plan import Plan, Unit
 
 
 def validate(files: Sequence[Path], artefacts: bool) -> dict[str, list[Problem]]:
-    """Every problem by file, in the order of the files; warnings too. `artefacts` also looks at models and code."""
+    """Every problem by PADL file, in the order of the files; warnings too. `artefacts` also looks at models and code."""
     from packer_lib import padl
 
     found: dict[str, list[Problem]] = {str(file): [] for file in files}
+    files = [Path(file) for file in found]  # one that is named twice is read once
     pipelines: list[Pipeline] = []
     for file in files:
         try:
             pipelines.append(padl.read(file))
         except PadlInvalid as invalid:
             found[str(file)] += invalid.problems
-    for problem in _beyond_one_file(pipelines, artefacts):
-        found.setdefault(problem.file, []).append(problem)
+    for pipeline in pipelines:
+        found[pipeline.file] += [_warning(pipeline.file, text) for text in pipeline.warnings]
+        found[pipeline.file] += _artefacts(pipeline) if artefacts else []
+    for problem in padl.check_set(pipelines):
+        found[problem.file].append(problem)
     return found
 
 
-def _beyond_one_file(pipelines: Sequence[Pipeline], artefacts: bool) -> list[Problem]:
-    from packer_lib import padl
-
-    found = [
-        Problem(pipeline.file, 1, 1, "", warning, level="warning")
-        for pipeline in pipelines
-        for warning in pipeline.warnings
-    ]
-    found += padl.check_set(pipelines) if len(pipelines) > 1 else []
-    return found + (_artefacts(pipelines) if artefacts else [])
+def _warning(file: str, text: str) -> Problem:
+    """A pipeline keeps its warnings as lines for people: `file:line:column: warning: message`."""
+    line, column, message = text.removeprefix(f"{printable(file)}:").split(":", 2)
+    return Problem(file, int(line), int(column), "", message.removeprefix(" warning: "), level="warning")
 
 
-def _artefacts(pipelines: Sequence[Pipeline]) -> list[Problem]:
+def _artefacts(pipeline: Pipeline) -> list[Problem]:
     from packer_lib import settings
     from packer_lib.artefacts import check
     from packer_lib.plan import plan
 
-    config = settings.read()
-    return [problem for pipeline in pipelines for problem in check(plan(pipeline), config)]
+    return check(plan(pipeline), settings.read())
 
 
 def picture(plan: Plan) -> str:

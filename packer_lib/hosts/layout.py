@@ -61,6 +61,11 @@ class Layout:
     def log(self, pipeline: str, unit: str) -> str:
         return f"{self.home}/logs/{program(pipeline, unit)}.log"
 
+    def of_unit(self, pipeline: str, unit: str) -> tuple[str, ...]:
+        """All that is kept of a unit beside what supervisor reads: its releases, and its log with what was rotated."""
+        log = self.log(pipeline, unit)
+        return (self.unit(pipeline, unit), log, *(f"{log}.{number}" for number in (1, 2, 3)))
+
 
 def program(pipeline: str, unit: str) -> str:
     """The unit's name in supervisor and in files. No id has a `~` in it, so that no two units share a name."""

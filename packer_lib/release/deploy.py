@@ -55,6 +55,7 @@ def deploy(
     was. From the switch on, `DeployFailed` says that all is back and `RollbackFailed` what is not.
     """
     refuse_what_is_elsewhere(plan)
+    artefacts.require(plan, settings)
     machine = host or LocalHost()
     if dry_run:
         return _rehearse(plan, settings, machine, progress)
@@ -134,11 +135,8 @@ def undeploy(pipeline: str, settings: Settings, *, progress: Progress = print, h
             progress(f"{unit}: remove")
             switch.take_down(machine, layout, pipeline, unit)
         used = {release.bundle for unit in names for release in records.history(machine, layout, pipeline, unit)}
-        logs = [layout.log(pipeline, unit) for unit in names]
-        must(
-            machine,
-            commands.remove(layout.releases(pipeline), *logs, *(f"{log}.{n}" for log in logs for n in (1, 2, 3))),
-        )
+        paths = [path for unit in names for path in layout.of_unit(pipeline, unit)]
+        must(machine, commands.remove(layout.releases(pipeline), *paths))
         prune.remove_bundles(machine, layout, used)
         supervisor.stop_if_idle(machine, layout)
     return names

@@ -23,12 +23,8 @@ def prune(host: Host, layout: Layout, pipeline: str, keep: int, also: Collection
         gone |= {release.bundle for release in dropped}
         kept |= {release.bundle for release in left}
         # a unit that never answered leaves nothing, so that nobody takes it for deployed
-        paths = (
-            [layout.history(pipeline, unit, release.id) for release in dropped]
-            if left
-            else [layout.unit(pipeline, unit)]
-        )
-        if paths:
+        unwanted = tuple(layout.history(pipeline, unit, release.id) for release in dropped)
+        if paths := unwanted if left else layout.of_unit(pipeline, unit):
             host.run(commands.remove(*paths))
     host.run(commands.remove_empty(layout.releases(pipeline)))
     remove_bundles(host, layout, gone - kept)

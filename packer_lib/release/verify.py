@@ -33,7 +33,7 @@ def verify(host: Host, plan: Plan, releases: Sequence[Release], settings: Settin
         ask_golden(host, layout, plan.unit(release.unit), release)
     current = tuple(_commit(host, layout, release) for release in releases)
     for unit in switch.retire(host, plan, settings):
-        must(host, commands.remove(layout.unit(plan.pipeline, unit), layout.log(plan.pipeline, unit)))
+        must(host, commands.remove(*layout.of_unit(plan.pipeline, unit)))
     prune.prune(host, layout, plan.pipeline, settings.keep_releases)
     return current
 
