@@ -91,6 +91,16 @@ def _passwords(pipeline: Pipeline) -> Iterator[Finding]:
         here = ("queues", queue.id, "props")
         if "pass_env" in queue.options and "username" not in queue.options:
             yield Finding((*here, "pass_env"), "'pass_env' needs 'username'", on="key")
+        elif "username" in queue.options and "pass_env" not in queue.options and queue.connector != "mqtt":
+            yield Finding((*here, "username"), "'username' needs 'pass_env'", on="key")
+
+
+def _listening(pipeline: Pipeline) -> Iterator[Finding]:
+    for queue in pipeline.queues:
+        if queue.options.get("role") == "server" and queue.options.get("tls"):
+            message = "a websocket server takes no TLS connections itself"
+            hint = "leave tls out and put a proxy with the certificate before it"
+            yield Finding(("queues", queue.id, "props", "tls"), message, hint, on="key")
 
 
 def _logins(pipeline: Pipeline, value: dict[str, Any]) -> Iterator[Finding]:
@@ -128,4 +138,5 @@ RULES: tuple[Rule, ...] = (
     _topics,
     _same_topics,
     _passwords,
+    _listening,
 )

@@ -10,6 +10,8 @@ from packer_lib.padl import graph
 from packer_lib.padl.document import Finding, Pointer
 from packer_lib.padl.model import Pipeline, Queue, Step
 
+_LONG = 12
+
 Side = Literal["input", "output"]
 
 
@@ -139,10 +141,15 @@ def circles(pipeline: Pipeline) -> Iterator[Finding]:
         first = next(index for index, name in enumerate(way) if name in steps)
         turned = [*way[first:-1], *way[:first]]
         told.update(turned)
-        message = f"a loop: {' → '.join([*turned, turned[0]])}"
+        message = f"a loop: {_shown([*turned, turned[0]])}"
         yield Finding(("pipeline", turned[0], "queues", "output"), message, "messages would go round for ever")
     for group in graph.groups(pipeline):
         yield from _own_queue(pipeline, group, told)
+
+
+def _shown(way: list[str]) -> str:
+    """The way with arrows, its middle left out when it is long."""
+    return " → ".join(way if len(way) <= _LONG else [*way[: _LONG - 2], "…", way[-2], way[-1]])
 
 
 def _flow(pipeline: Pipeline) -> dict[str, list[str]]:
