@@ -80,7 +80,10 @@ class Front:
             await self._app(scope, receive, send)
             return
         try:
-            check_headers(dict(scope["headers"]), self._max_body)
+            refused = check_headers(dict(scope["headers"]), self._max_body)
+            if refused:
+                await read_body(receive, self._max_body)  # a client that still sends would not see the answer
+                raise refused
             answer = await self._answer(scope, receive)
         except Refused as refused:
             answer = _error(refused.status, str(refused))
@@ -169,17 +172,18 @@ def parse(body: bytes) -> list[Any]:
     return instances
 
 
-def check_headers(headers: dict[bytes, bytes], max_body: int) -> None:
-    """`Refused` for a content type or encoding that is not declared, or a length over `max_body`."""
+def check_headers(headers: dict[bytes, bytes], max_body: int) -> Refused | None:
+    """What is wrong: a content type or encoding that is not declared, or a length over `max_body`."""
     kind = headers.get(b"content-type")
     if kind is not None and kind.partition(b";")[0].strip().lower() != b"application/json":
-        raise Refused(415, f"Content-Type is {kind.decode('latin-1')!r}; send application/json")
+        return Refused(415, f"Content-Type is {kind.decode('latin-1')!r}; send application/json")
     if headers.get(b"content-encoding", b"identity") != b"identity":
-        raise Refused(415, "Content-Encoding is not supported; send the JSON as it is")
+        return Refused(415, "Content-Encoding is not supported; send the JSON as it is")
     if int(headers.get(b"content-length", b"0")) > max_body:
-        raise _too_large(max_body)
+        return _too_large(max_body)
     if kind is None and (b"content-length" in headers or b"transfer-encoding" in headers):
-        raise Refused(415, "there is no Content-Type; send application/json")
+        return Refused(415, "there is no Content-Type; send application/json")
+    return None
 
 
 def require_method(scope: Message, *allowed: str) -> None:
@@ -188,22 +192,25 @@ def require_method(scope: Message, *allowed: str) -> None:
 
 
 async def read_body(receive: Receive, limit: int) -> bytes:
-    """The whole body, or `Refused` when it is over `limit` bytes or not there in time."""
+    """The whole body, or `Refused` when it is over `limit` bytes or not there in time.
+
+    What is over the limit is read and dropped, as far as the same again, so that its sender gets to read the answer.
+    """
     parts: list[bytes] = []
-    size = 0
+    size, more = 0, True
     try:
         async with asyncio.timeout(BODY_SECONDS):
-            while True:
+            while more and size <= 2 * limit:
                 message = await receive()
-                part = message.get("body", b"")
-                parts.append(part)
-                size += len(part)
-                if size > limit:
-                    raise _too_large(limit)
-                if not message.get("more_body"):
-                    return b"".join(parts)
+                more = message.get("more_body", False)
+                size += len(message.get("body", b""))
+                if size <= limit:
+                    parts.append(message.get("body", b""))
     except TimeoutError:
         raise Refused(408, f"the body was not here within {BODY_SECONDS:.0f} s") from None
+    if size > limit:
+        raise _too_large(limit)
+    return b"".join(parts)
 
 
 def guarded(send: Send) -> Send:

@@ -113,12 +113,10 @@ class Unit:
             self._server.should_exit = True
 
     def _fail(self) -> None:
-        """Nothing to serve: this process ends, so that whoever started it sees that."""
+        """Nothing to serve: `python service.py` ends. `bentoml serve` would start it again for ever; there it stays,
+        and `/readyz` says why it is not ready."""
         self._failed = True
-        if self._server is not None:
-            self._leave()
-        else:
-            os.kill(os.getpid(), signal.SIGTERM)
+        self._leave()
 
 
 @cache

@@ -53,10 +53,10 @@ class Worker:
         self._thread.start()
 
     def stop(self) -> None:
-        """Finishes what waits, unless that takes longer than `STOP_SECONDS`."""
-        self.reason = "stopping"
+        """Finishes what waits, unless that takes longer than `STOP_SECONDS`; does not wait for a chain to load."""
+        loaded, self.reason = not self.reason, "stopping"
         self._jobs.put(None)
-        if self._thread.is_alive():
+        if loaded:
             self._thread.join(STOP_SECONDS)
 
     async def run(self, values: list[Any]) -> list[Outcome]:
