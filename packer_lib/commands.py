@@ -11,6 +11,11 @@ def make_folders(*paths: str) -> Argv:
     return ("mkdir", "-p", "-m", "700", "--", *paths)
 
 
+def make_new_folder(path: str) -> Argv:
+    """Fails when it is there already."""
+    return ("mkdir", "-m", "700", "--", path)
+
+
 def read(path: str) -> Argv:
     return ("cat", "--", path)
 

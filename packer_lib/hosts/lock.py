@@ -80,21 +80,20 @@ def hold(
 
 
 def _take(host: Host, path: str, owner: Owner, end: float, progress: Progress) -> None:
-    told = False
+    told: set[str] = set()
     while not _try(host, path, owner):
         holder = _holder(host, path)
-        if holder is not None and not _alive(host, path, holder):
-            progress(f"breaking the lock of {holder}: it is gone")
-            _break(host, path, holder)
-        elif time.monotonic() >= end:
+        gone = holder is not None and not _alive(host, path, holder)
+        if not gone and time.monotonic() >= end:
             said = str(holder) if holder else "someone who is just leaving"
-            raise Busy(
-                f"{Path(path).name} is held by {said}", "wait for it to end, or stop that process; then run this again"
-            )
+            raise Busy(f"{Path(path).name} is held by {said}", "wait for it to end, or stop it; then run this again")
+        line = f"breaking the lock of {holder}: it is gone" if gone else f"waiting for {holder}"
+        if line not in told:
+            progress(line)
+        told.add(line)
+        if gone and holder:
+            _break(host, path, holder)
         else:
-            if not told:
-                progress(f"waiting for {holder}")
-            told = True
             time.sleep(LOOK_EVERY)
 
 
@@ -116,17 +115,27 @@ def _holder(host: Host, path: str) -> Owner | None:
 def _alive(host: Host, path: str, owner: Owner) -> bool:
     if owner.host == socket.gethostname():
         return start_of(owner.pid) == owner.started
-    touched, now = host.run(commands.changed(path)).out, host.run(commands.now()).out
-    return not touched or float(now) - float(touched) < DEAD_AFTER
+    return _untouched(host, path) < DEAD_AFTER
 
 
 def _break(host: Host, path: str, dead: Owner) -> None:
-    """Moves the lock away, so that of several who break it one succeeds; back again if it was not the dead one's."""
-    aside = f"{path}.{uuid.uuid4().hex}"
-    if not host.run(commands.rename(path, aside)).ok:
+    """One at a time breaks a lock, and looks again first: it may be someone else's by now."""
+    gate = f"{path}.breaking"
+    if not host.run(commands.make_new_folder(gate)).ok:
+        if _untouched(host, gate) > DEAD_AFTER:
+            host.run(commands.remove_empty(gate))
         return
-    if _holder(host, aside) == dead or not host.run(commands.rename(aside, path)).ok:
-        host.run(commands.remove(aside))
+    try:
+        if _holder(host, path) == dead:
+            host.run(commands.remove(path))
+    finally:
+        host.run(commands.remove_empty(gate))
+
+
+def _untouched(host: Host, path: str) -> float:
+    """Seconds since `path` was touched, by that machine's clock; 0 when it is gone."""
+    touched, now = host.run(commands.changed(path)).out, host.run(commands.now()).out
+    return float(now) - float(touched) if touched else 0.0
 
 
 def _beat(host: Host, path: str, done: threading.Event) -> None:

@@ -1,0 +1,34 @@
+"""The double that is also the dry run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from packer_lib import commands
+from packer_lib.hosts import Host, Result
+from packer_lib.hosts.local import LocalHost
+from packer_lib.hosts.recording import RecordingHost, reading
+
+
+def test_what_would_be_done_is_written_down_in_order(tmp_path: Path) -> None:
+    host = RecordingHost()
+    double: Host = host
+    double.run(commands.remove("/a"), env={"SECRET": "hunter2"}, input="hunter2")
+    double.put(tmp_path, "/b", 0o600)
+    double.close()
+    assert host.done == [("rm", "-rf", "--", "/a"), ("put", "/b")]
+    assert "hunter2" not in repr(vars(host))
+
+
+def test_answers_may_be_scripted() -> None:
+    host = RecordingHost(lambda argv: Result(1, err=argv[0]))
+    assert host.run(("false",)) == Result(1, err="false")
+
+
+def test_a_rehearsal_looks_at_the_real_machine_and_changes_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("there")
+    host = RecordingHost(reading(LocalHost()))
+    assert host.run(commands.read(str(file))).out == "there"
+    assert host.run(commands.remove(str(file))).ok
+    assert file.exists()
