@@ -8,17 +8,24 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from packer_lib.artefacts.files import Limits, Readable, file_digest, read_tree, tree_digest
 
+SWEPT_AFTER = 86_400.0
+
 
 @contextmanager
 def scratch(store: Path) -> Iterator[Path]:
-    """An empty folder on the store's file system, gone afterwards."""
+    """An empty folder on the store's file system, gone afterwards; what a killed process left is swept after a day."""
     store.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for left in store.glob(".new-*"):
+        with suppress(FileNotFoundError):
+            if time.time() - left.stat().st_mtime > SWEPT_AFTER:
+                shutil.rmtree(left, ignore_errors=True)
     folder = Path(tempfile.mkdtemp(prefix=".new-", dir=store))
     try:
         yield folder

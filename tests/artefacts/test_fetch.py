@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import subprocess
 import sys
@@ -98,4 +99,8 @@ store.put_file(Path(sys.argv[1]), Dying(), 1 << 30)
 """
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "store")], env={**os.environ}, check=False)
     assert done.returncode == -9
-    assert [path.name[:5] for path in (tmp_path / "store").iterdir()] == [".new-"]
+    (left,) = (tmp_path / "store").iterdir()
+    assert left.name.startswith(".new-")
+    os.utime(left, (0, 0))
+    store.put_file(tmp_path / "store", io.BytesIO(b"x"), 1)
+    assert [path.name for path in (tmp_path / "store").iterdir()] == [hashlib.sha256(b"x").hexdigest()]
