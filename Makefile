@@ -27,7 +27,7 @@ lint: .venv/ready ## format, lint and types
 
 lock: $(UV) ## uv.lock anew, and from it the hashed requirements of every need of a bundle
 	$(UV) lock
-	$(UV) run --frozen python -m packer_lib.bundle.closures
+	$(UV) run --frozen python -m packer_lib.bundle.locks
 
 bench: .venv/ready prerequisites ## our speed beside the peers', as ratios, into docs/benchmarks.md
 	@$(UV) run --frozen --no-sync python -m tests.benchmarks $(ARGS)
