@@ -24,7 +24,7 @@ from packer_lib.settings import Settings
 from packer_lib.standalone import Airflow
 
 LOOK_EVERY = 0.5
-STATUS_EVERY = 3.0
+STATUS_EVERY = 2.0
 LIVE = "DAG success"
 
 
@@ -41,7 +41,7 @@ class Scene:
 
 
 class Show:
-    """The table and what it is made of; `rows` is its latest state, `feed` and `asker` are there once `listen` was called."""
+    """The table and what it is made of; `rows` is its latest state, `feed` and `asker` are there after `listen`."""
 
     def __init__(self, scene: Scene, watch: Watch, table: LiveTable) -> None:
         self._scene, self._watch, self._table = scene, watch, table
@@ -52,6 +52,12 @@ class Show:
         self.feed: Feed | None = None
         self.asker: Asker | None = None
         self.rows: list[Row] = []
+
+    def wait_for_live(self, seconds: float) -> None:
+        """Returns when every unit runs; `MLPackerError` when Airflow reports a failure, or the time is over."""
+        if not self.until(self._all_live, seconds, "Airflow deploys the three cases …"):
+            states = ", ".join(f"{row.pipeline}/{row.unit}: {row.state}" for row in self.rows)
+            raise MLPackerError(f"not every unit is live after {seconds:.0f} s: {states}", self._where())
 
     def listen(self, ending: ExitStack) -> None:
         """Starts the agent, and what reads along."""
@@ -77,13 +83,14 @@ class Show:
             self._look(caption)
         return True
 
-    def all_live(self) -> bool:
-        """`MLPackerError` as soon as Airflow says that one of them will not be."""
+    def _all_live(self) -> bool:
         for pipeline, state in self._dags.items():
             if state.startswith("failed"):
-                logs = self._scene.airflow.home / "logs"
-                raise MLPackerError(f"Airflow did not deploy {pipeline} ({state})", f"the tasks' logs are in {logs}")
+                raise MLPackerError(f"Airflow did not deploy {pipeline} ({state})", self._where())
         return set(self._dags.values()) == {LIVE} and all(row.state == "running" for row in self.rows)
+
+    def _where(self) -> str:
+        return f"the tasks' logs are in {self._scene.airflow.home / 'logs'}"
 
     def all_judging(self) -> bool:
         """Whether the last step of every case has had windows to judge."""
@@ -101,9 +108,12 @@ class Show:
 
     def _look(self, caption: str) -> None:
         if time.monotonic() - self._asked > STATUS_EVERY:
-            self._status = status.status(self._scene.settings)
             if set(self._dags.values()) != {LIVE}:
                 self._dags = self._deployments.states()
+            if (
+                LIVE in self._dags.values()
+            ):  # before that there is nothing to ask for, and asking takes time from others
+                self._status = status.status(self._scene.settings)
             self._asked = time.monotonic()
         self.rows = self._watch.rows(self._status, self._dags)
         self._table.show(self.rows, self._anomalies(), caption)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import subprocess
 import tempfile
 from contextlib import suppress
@@ -17,6 +18,7 @@ from packer_lib.demo.screen import Tell
 from packer_lib.errors import MLPackerError
 from packer_lib.hosts.local import LocalHost
 from packer_lib.settings import Settings
+from packer_lib.standalone import Airflow
 
 STATE = cases.ROOT / ".demo"
 PIPELINES = cases.ROOT / "pipelines"
@@ -32,6 +34,13 @@ def enter(state: Path, mark: str) -> Settings:
         "MLPACKER__PATHS__MODEL_ROOTS": str(state / "trained"),
     }
     return settings.read(os.environ)
+
+
+def airflow(state: Path) -> Airflow:
+    """An Airflow without a past: it starts a first run by itself, and a DAG of the last demo has had its first run."""
+    home = state / "airflow"
+    shutil.rmtree(home, ignore_errors=True)
+    return Airflow(home, PIPELINES)
 
 
 def trained(state: Path, tell: Tell) -> Path:

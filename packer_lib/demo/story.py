@@ -31,6 +31,7 @@ LIVE_WITHIN = 400.0
 CALM_WITHIN = 60.0
 NOTICED_WITHIN = 40.0
 BURST_SECONDS = 8.0
+SHOWN_SECONDS = 4.0  # so that people see the anomalies rise, although the first come within a second
 
 
 def play(once: bool, screen: Screen) -> int:
@@ -64,9 +65,8 @@ def _prepare(screen: Screen, settings: Settings, ending: ExitStack) -> Scene:
     with screen.progress() as progress:
         with screen.phase("Brokers", progress):
             served = _brokers(ending)
-        ending.callback(stage.undeploy, stage.STATE)
-        airflow = Airflow(stage.STATE / "airflow", stage.PIPELINES)
-        ending.callback(airflow.stop)
+        airflow = stage.airflow(stage.STATE)
+        ending.callback(_take_down, screen, airflow)
 
         def serve() -> None:
             with screen.phase("Airflow on SQLite", progress):
@@ -85,6 +85,14 @@ def _prepare(screen: Screen, settings: Settings, ending: ExitStack) -> Scene:
         screen.say(f"  {kind:<8}{broker.address:<17} {broker.what}")
     screen.say(f"  Airflow {airflow.url}")
     return Scene(screen, settings, airflow, served, learning.result(), LOGS)
+
+
+def _take_down(screen: Screen, airflow: Airflow) -> None:
+    """Airflow first: a task of its may be deploying, and holds the lock."""
+    with screen.phase("… Airflow"):
+        airflow.stop()
+    with screen.phase("… the units"):
+        stage.undeploy(stage.STATE)
 
 
 def _brokers(ending: ExitStack) -> dict[str, Broker]:
@@ -126,13 +134,14 @@ def _perform(scene: Scene, once: bool, ending: ExitStack) -> closing.Verdict:
     with LiveTable(scene.screen) as table:
         show = Show(scene, watch, table)
         with scene.screen.phase("Airflow deploys the three cases"):
-            show.until(show.all_live, LIVE_WITHIN, "Airflow deploys the three cases …")
+            show.wait_for_live(LIVE_WITHIN)
         with scene.screen.phase("The agent starts, windows fill"):
             show.listen(ending)
             show.until(show.all_judging, CALM_WITHIN, "The agent sends five records a second; windows fill …")
         with scene.screen.phase("A burst of load, until all three cases have noticed"):
             started = time.time()
             _start_burst(ending)
+            show.until(lambda: time.time() > started + SHOWN_SECONDS, BURST_SECONDS, "A burst of load …")
             show.until(lambda: show.noticed(started), BURST_SECONDS + NOTICED_WITHIN, "A burst of load …")
         verdict = closing.judge(show.feed, show.asker, show.rows, started)
         scene.screen.say(closing.words(verdict, scene.airflow, show.rows, once))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -50,16 +50,17 @@ class Watch:
         """
         live = {(item["pipeline"], unit["name"]): unit for item in status for unit in item["units"]}
         return [
-            self._row(
-                pipeline, unit, unit == units[-1], {"state": before.get(pipeline, "")} | live.get((pipeline, unit), {})
-            )
+            self._row(Row(pipeline, unit, before.get(pipeline, ""), last=unit == units[-1]), live.get((pipeline, unit)))
             for pipeline, units in self.expected
             for unit in units
         ]
 
-    def _row(self, pipeline: str, unit: str, last: bool, found: Mapping[str, Any]) -> Row:
-        endpoint, state = found.get("endpoint") or "", found["state"]
-        return Row(pipeline, unit, state, endpoint, last, ask(endpoint, self.client) if endpoint else Numbers())
+    def _row(self, row: Row, found: Mapping[str, Any] | None) -> Row:
+        """A unit that is staged and not yet switched to is "stopped": what the DAG does says more."""
+        if found is None or (found["state"] == "stopped" and row.state.startswith("DAG")):
+            return row
+        endpoint = found["endpoint"] or ""
+        return replace(row, state=found["state"], endpoint=endpoint, numbers=ask(endpoint, self.client))
 
 
 def ask(endpoint: str, client: httpx.Client) -> Numbers:
