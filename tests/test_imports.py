@@ -38,6 +38,7 @@ LEAVES = {
     "formats.py": {"orjson", "numpy", "msgpack"},
     "metrics.py": {"prometheus_client"},
     "probes.py": {"prometheus_client"},
+    "front.py": {"orjson"},
     "rest.py": {"bentoml", "orjson", "uvicorn", "starlette", "prometheus_client", "pydantic"},
     "connectors/mqtt.py": {"paho"},
     "connectors/mqtt_session.py": {"paho"},
@@ -46,6 +47,7 @@ LEAVES = {
     "connectors/websocket_link.py": {"websockets"},
     "frameworks/scikit_learn.py": {"sklearn", "skops", "joblib", "numpy"},
     "frameworks/tensorflow.py": {"tensorflow", "keras", "numpy"},
+    "frameworks/onnx.py": {"onnxruntime", "numpy"},
 }
 
 

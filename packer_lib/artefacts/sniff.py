@@ -51,12 +51,19 @@ def kinds(path: Path) -> tuple[str, ...]:
             return tuple(kind for kind, needed in ZIPS.items() if needed <= members)[:1]
     if first[:1] == b"\x80" and first[1:2] <= b"\x05":
         return ("joblib", "pickle")
-    return ("joblib",) if first.startswith(COMPRESSED) or _is_zlib(first) else ()
+    if first.startswith(COMPRESSED) or _is_zlib(first):
+        return ("joblib",)
+    return ("onnx",) if _is_onnx(first) else ()
 
 
 def _is_zlib(first: bytes) -> bool:
     """By its header's own checksum (RFC 1950): one byte alone would take any text that begins with an x."""
     return len(first) > 1 and first[0] == 0x78 and int.from_bytes(first[:2], "big") % 31 == 0
+
+
+def _is_onnx(first: bytes) -> bool:
+    """A protobuf message that begins with a small `ir_version` (field 1) and the tag of one of its fields 2 to 8."""
+    return len(first) > 2 and first[0] == 0x08 and 0 < first[1] < 64 and first[2] >> 3 in range(2, 9)
 
 
 def _members(stream: BinaryIO) -> set[str]:

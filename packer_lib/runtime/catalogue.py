@@ -79,6 +79,7 @@ FRAMEWORKS = _table(
         ),
         ("h5", "keras", "savedmodel"),
     ),
+    Plugin("onnx", "frameworks.onnx:Onnx", ("frameworks/onnx.py",), ("onnxruntime==1.31.1",), ("onnx",)),
 )
 
 PACKAGE_MODES = _table(

@@ -81,14 +81,22 @@ def _observe(step: str, _size: int, seconds: float) -> None:
     metrics.PREDICT_SECONDS.labels(step).observe(seconds)
 
 
-class Engine:
-    """Moves messages until `state.stop` is set or one fails for good (`Stopped`). `state` is what the probes show."""
+def plug(queue: QueueSpec) -> Any:
+    """The connector class of the catalogue for `queue`."""
+    return find("connector", queue.connector, CONNECTORS).load()
 
-    def __init__(self, manifest: Manifest, batches: Batches, state: State) -> None:
+
+class Engine:
+    """Moves messages until `state.stop` is set or one fails for good (`Stopped`). `state` is what the probes show,
+    `plug` finds a queue's connector class."""
+
+    def __init__(
+        self, manifest: Manifest, batches: Batches, state: State, plug: Callable[[QueueSpec], Any] = plug
+    ) -> None:
         self._manifest, self._batches, self._state = manifest, batches, state
         name = f"mlpacker.{manifest.pipeline}.{manifest.unit}"
-        self._sources: dict[str, Source] = {queue.id: _plug(queue).source(queue, name) for queue in inputs(manifest)}
-        self._sinks: dict[str, Sink] = {queue.id: _plug(queue).sink(queue, name) for queue in outputs(manifest)}
+        self._sources: dict[str, Source] = {queue.id: plug(queue).source(queue, name) for queue in inputs(manifest)}
+        self._sinks: dict[str, Sink] = {queue.id: plug(queue).sink(queue, name) for queue in outputs(manifest)}
         self._max_batch = min(step.max_batch for step in manifest.steps)
         self._max_wait = max(step.max_wait_ms for step in manifest.steps) / 1000
         self._failures = Rarely(SAY_EVERY, time.monotonic)
@@ -201,10 +209,6 @@ class Engine:
             ", ".join(f"{spec.id} ({spec.connector} {spec.server}:{spec.port} {spec.topic})" for spec in specs)
             or "nothing"
         )
-
-
-def _plug(queue: QueueSpec) -> Any:
-    return find("connector", queue.connector, CONNECTORS).load()
 
 
 def inputs(manifest: Manifest) -> list[QueueSpec]:

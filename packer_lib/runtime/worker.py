@@ -1,6 +1,7 @@
 """One thread that loads and runs the chain, so that a slow model never stops the event loop; standard library only.
 
-Requests that come while a batch runs make up the next one; none is ever held back to make a batch larger.
+Requests that are there at the same time, or come while a batch runs, make up the next batch; none is ever held back to
+make one larger. They are handed over once per turn of the event loop: the thread wakes for all of them, not for each.
 """
 
 from __future__ import annotations
@@ -35,7 +36,6 @@ class Job:
 
     values: list[Any]
     answer: asyncio.Future[list[Outcome]]
-    loop: asyncio.AbstractEventLoop
 
 
 class Worker:
@@ -45,7 +45,9 @@ class Worker:
         self.reason = "loading"
         self._chain = Chain(manifest, folder, _observe)
         self._failed = failed
-        self._jobs: SimpleQueue[Job | None] = SimpleQueue()
+        self._arriving: list[Job] = []  # of this turn of the event loop, which alone touches it
+        self._jobs: SimpleQueue[list[Job] | None] = SimpleQueue()
+        self._waiting = 0
         self._thread = Thread(target=self._work, name="chain", daemon=True)
         self._most = max((step.max_batch for step in manifest.steps), default=1)
 
@@ -61,12 +63,22 @@ class Worker:
 
     async def run(self, values: list[Any]) -> list[Outcome]:
         """One outcome per value; `Busy` when too many requests wait already."""
-        if self._jobs.qsize() >= WAITING_LIMIT:
+        if self._waiting >= WAITING_LIMIT:
             raise Busy(f"{WAITING_LIMIT} requests are waiting")
         loop = asyncio.get_running_loop()
-        job = Job(values, loop.create_future(), loop)
-        self._jobs.put(job)
-        return await job.answer
+        job = Job(values, loop.create_future())
+        if not self._arriving:
+            loop.call_soon(self._hand_over)
+        self._arriving.append(job)
+        self._waiting += 1
+        try:
+            return await job.answer
+        finally:
+            self._waiting -= 1
+
+    def _hand_over(self) -> None:
+        self._jobs.put(self._arriving)
+        self._arriving = []
 
     def _work(self) -> None:
         try:
@@ -77,7 +89,8 @@ class Worker:
             log.exception("loading failed by what should not have happened")
             self._give_up(f"{type(error).__name__}: {error}")
         else:
-            self.reason = ""
+            if self.reason == "loading":  # and not told to stop meanwhile
+                self.reason = ""
             log.info("ready")
             while jobs := self._take():
                 self._answer(jobs)
@@ -89,21 +102,21 @@ class Worker:
         self._failed()
 
     def _take(self) -> list[Job]:
-        """What waits, at most a full batch; waits for the first. Empty: it is time to stop."""
-        job = self._jobs.get()
-        if job is None:
+        """What waits, at most about a full batch; waits for the first. Empty: it is time to stop."""
+        jobs = self._jobs.get()
+        if jobs is None:
             return []
-        jobs, size = [job], len(job.values)
+        size = sum(len(job.values) for job in jobs)
         while size < self._most:
             try:
-                job = self._jobs.get_nowait()
+                more = self._jobs.get_nowait()
             except Empty:
                 break
-            if job is None:
+            if more is None:
                 self._jobs.put(None)  # for the next call: these are answered first
                 break
-            jobs.append(job)
-            size += len(job.values)
+            jobs += more
+            size += sum(len(job.values) for job in more)
         return jobs
 
     def _answer(self, jobs: list[Job]) -> None:
@@ -127,7 +140,7 @@ class Worker:
 def _deliver(jobs: list[Job], answers: list[Any]) -> None:
     """Hands every job its answer on the event loop, all in one wake-up."""
     if jobs:
-        jobs[0].loop.call_soon_threadsafe(_settle, jobs, answers)
+        jobs[0].answer.get_loop().call_soon_threadsafe(_settle, jobs, answers)
 
 
 def _settle(jobs: list[Job], answers: list[list[Outcome] | Exception]) -> None:

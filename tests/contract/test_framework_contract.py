@@ -51,6 +51,18 @@ def scikit_learn(tmp_path_factory: pytest.TempPathFactory) -> Case:
 
 
 @pytest.fixture(scope="session")
+def onnx(scikit_learn: Case, tmp_path_factory: pytest.TempPathFactory) -> Case:
+    """The same classifier, converted; its first output is what `predict` answers."""
+    import skl2onnx
+
+    model = joblib.load(scikit_learn.files["joblib"])
+    converted = skl2onnx.to_onnx(model, numpy.array(scikit_learn.rows[:1], dtype="float32"))
+    file = tmp_path_factory.mktemp("onnx") / "model.onnx"
+    file.write_bytes(converted.SerializeToString())
+    return Case("onnx", {"onnx": file}, scikit_learn.rows, scikit_learn.answers, "(30,)")
+
+
+@pytest.fixture(scope="session")
 def tensorflow(tmp_path_factory: pytest.TempPathFactory) -> Case:
     """A small LSTM autoencoder trained on sine waves: windows of 30 × 3, reconstructed."""
     keras = pytest.importorskip("tensorflow").keras

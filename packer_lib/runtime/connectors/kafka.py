@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
@@ -86,13 +87,22 @@ class _Health:
 def _prepare(queue: QueueSpec, config: Mapping[str, Any]) -> None:
     """The broker answers and the topic is there, made if need be; else `ConnectionFailed`."""
     health = _Health()
-    try:
-        admin = AdminClient({key: config[key] for key in config if key in _shared(config)} | {"error_cb": health})
-        topics = admin.list_topics(timeout=CONNECT_SECONDS).topics
-    except KafkaException as error:
-        raise _unreachable(queue, health.error or error.args[0].str()) from None
-    if queue.topic not in topics:
+    admin = AdminClient({key: config[key] for key in config if key in _shared(config)} | {"error_cb": health})
+    if queue.topic not in _topics(queue, admin, health):
         _create(queue, admin)
+
+
+def _topics(queue: QueueSpec, admin: AdminClient, health: _Health) -> Collection[str]:
+    """Asked in short turns, for what a refused connection means is heard only in between."""
+    deadline = time.monotonic() + CONNECT_SECONDS
+    while True:
+        try:
+            topics: Collection[str] = admin.list_topics(timeout=0.5).topics
+            return topics
+        except KafkaException as error:
+            admin.poll(0)
+            if health.error or time.monotonic() > deadline:
+                raise _unreachable(queue, health.error or error.args[0].str()) from None
 
 
 def _shared(config: Mapping[str, Any]) -> set[str]:
