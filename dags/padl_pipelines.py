@@ -1,7 +1,7 @@
-"""The second door: every PADL file of the watched folder as an Airflow DAG, for an Airflow whose configuration is not yours.
+"""The second door: every PADL file of the watched folder as an Airflow DAG, where Airflow's configuration is not yours.
 
-It needs `plugins/` of MLPacker as Airflow's plugins folder (or beside this folder) and nothing else. Where the DAG bundle
-`mlpacker_airflow.bundle.PadlDagBundle` is configured, that one does the work and this file makes no DAG at all.
+It needs `plugins/` of MLPacker as Airflow's plugins folder (or beside this folder) and nothing else. Where the DAG
+bundle `mlpacker_airflow.bundle.PadlDagBundle` is configured, that one does the work and this file makes no DAG at all.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Airflow as we ship it for one machine: its settings as environment variables, and its processes started and stopped.
+"""Airflow as we ship it for one machine: its settings as environment variables, its processes started and stopped.
 
-For the demo, the tests and `mlpacker airflow`. Airflow is run, never imported. Larger installations take the same settings
+For the demo, the tests and a first look. Airflow is run, never imported. Larger installations take the same settings
 and bring their own database, executor and users.
 """
 
@@ -15,11 +15,11 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from contextlib import suppress
+from dataclasses import astuple, dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,8 @@ ROOT = Path(__file__).resolve().parent.parent
 COMPONENTS = ("api-server", "scheduler", "dag-processor")
 ADMIN = "admin"
 STOP_WITHIN = 15.0
+# Airflow's own matcher of `.airflowignore` warns in the log of every task.
+QUIET = {"PYTHONWARNINGS": "ignore:GitWildMatchPattern"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,8 @@ def environment(home: Path, pipelines: Path, ports: Ports = Ports(), *, login: b
             "BASE_LOG_FOLDER": home / "logs",
             "WORKER_LOG_SERVER_PORT": ports.worker_logs,
             "TRIGGER_LOG_SERVER_PORT": ports.trigger_logs,
+            # It logs every look at the watched folder, one a second.
+            "NAMESPACE_LEVELS": "airflow.dag_processing.manager=WARNING",
         },
         "API": {
             "HOST": "127.0.0.1",
@@ -87,12 +91,13 @@ def environment(home: Path, pipelines: Path, ports: Ports = Ports(), *, login: b
             "STALE_BUNDLE_CLEANUP_AGE_THRESHOLD": 30 * 24 * 3600,
             "STALE_BUNDLE_CLEANUP_MIN_VERSIONS": 100,
         },
-        # The default of 1 s is what every task of a chain waits; the default of 5 s is what a finished one may hold its slot.
+        # How long each task of a chain waits for its turn: the default is 1 s.
         "SCHEDULER": {"SCHEDULER_IDLE_SLEEP_TIME": 0.1},
+        # How long a task that has ended may hold its slot: the default is 5 s.
         "WORKERS": {"MIN_HEARTBEAT_INTERVAL": 1},
     }
-    flat = {f"AIRFLOW__{section}__{key}": str(value) for section, keys in sections.items() for key, value in keys.items()}
-    return {"AIRFLOW_HOME": str(home), "MLPACKER__PATHS__PIPELINES": str(pipelines), **flat}
+    named = {f"AIRFLOW__{name}__{key}": str(value) for name, keys in sections.items() for key, value in keys.items()}
+    return {"AIRFLOW_HOME": str(home), "MLPACKER__PATHS__PIPELINES": str(pipelines), **QUIET, **named}
 
 
 def _bundles(pipelines: Path) -> list[dict[str, Any]]:
@@ -116,8 +121,11 @@ def _secrets(home: Path) -> dict[str, str]:
             "password": secrets.token_urlsafe(12),
         }
         _write_private(path, json.dumps(made))
-    kept: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
-    return kept
+    return _read(path)
+
+
+def _read(path: Path) -> dict[str, str]:
+    return dict(json.loads(path.read_text(encoding="utf-8")))
 
 
 def _passwords(home: Path, password: str) -> Path:
@@ -141,6 +149,17 @@ def free_ports() -> Ports:
     return Ports(*numbers)
 
 
+def _require_free(ports: Ports) -> None:
+    """Otherwise whoever holds a port would answer in our place."""
+    for port in astuple(ports):
+        try:
+            socket.create_server(("127.0.0.1", port)).close()
+        except OSError as error:
+            raise MLPackerError(
+                f"port {port} is taken: {error.strerror}", "stop what listens there, or give another"
+            ) from None
+
+
 @dataclass
 class Airflow:
     """Airflow's three processes on this machine, each a process group of its own, logging to files in `home`.
@@ -162,17 +181,22 @@ class Airflow:
     @property
     def password(self) -> str:
         """The administrator's (`admin`), made at the first start."""
-        return str(json.loads(_passwords(self.home, _secrets(self.home)["password"]).read_text(encoding="utf-8"))[ADMIN])
+        return _read(_passwords(self.home, _secrets(self.home)["password"]))[ADMIN]
 
     def start(self, within: float = 120.0) -> None:
-        """Returns when all three are at work. `MLPackerError` names the one that is not, with its last lines; none stays."""
-        begun = datetime.now(timezone.utc)
+        """Returns when all three are at work.
+
+        `MLPackerError` names the one that is not after `within` seconds, with its last lines; then none stays.
+        """
+        _require_free(self.ports)
+        begun = datetime.now(UTC)
         self.pipelines.mkdir(parents=True, exist_ok=True)
-        self.environment = {**os.environ, **environment(self.home, self.pipelines, self.ports, login=self.login), **self.extra}
+        ours = environment(self.home, self.pipelines, self.ports, login=self.login)
+        env = {**os.environ, **ours, **self.extra}
         try:
-            self._migrate()
+            self._migrate(env)
             for component in COMPONENTS:
-                self._running[component] = self._start(component)
+                self._running[component] = self._start(component, env)
             self._wait(begun, time.monotonic() + within)
         except BaseException:
             self.stop()
@@ -184,10 +208,8 @@ class Airflow:
             _signal(process, signal.SIGTERM)
         end = time.monotonic() + STOP_WITHIN
         for process in self._running.values():
-            try:
+            with suppress(subprocess.TimeoutExpired):
                 process.wait(max(0.0, end - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                pass
             _signal(process, signal.SIGKILL)  # what is left of its group: the scheduler's workers can outlive it
             process.wait()
         self._running.clear()
@@ -208,7 +230,7 @@ class Airflow:
         return str(self._ask("POST", "/auth/token", body)["access_token"])
 
     def ask(self, method: str, path: str, body: Any = None, token: str = "") -> Any:
-        """One call of Airflow's REST API (`/api/v2/…`) as administrator; its JSON. `urllib.error.HTTPError` if refused."""
+        """The JSON of one call of Airflow's REST API (`/api/v2/…`) as administrator; `HTTPError` when it is refused."""
         return self._ask(method, path, body, token or self.token())
 
     def _ask(self, method: str, path: str, body: Any = None, token: str = "") -> Any:
@@ -218,20 +240,20 @@ class Airflow:
         with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
             return json.loads(answer.read() or b"null")
 
-    def _migrate(self) -> None:
+    def _migrate(self, env: Mapping[str, str]) -> None:
         """The database's tables; a fresh one takes a second, plus Airflow's own imports."""
-        code = "from airflow.utils.db import initdb; initdb()"
+        argv = [sys.executable, "-c", "from airflow.utils.db import initdb; initdb()"]
         log = self.log("migrate")
         with log.open("wb") as output:
-            done = subprocess.run([sys.executable, "-c", code], env=self.environment, stdout=output, stderr=output, check=False)
+            done = subprocess.run(argv, env=env, stdout=output, stderr=output, check=False)
         if done.returncode:
             raise MLPackerError(f"Airflow's database cannot be prepared:\n{_tail(log)}", f"the whole log is {log}")
 
-    def _start(self, component: str) -> subprocess.Popen[bytes]:
+    def _start(self, component: str, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
         with self.log(component).open("ab") as output:
             return subprocess.Popen(
                 [sys.executable, "-m", "airflow", component],
-                env=self.environment,
+                env=env,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -242,13 +264,14 @@ class Airflow:
         while not self._healthy(begun):
             for component, process in self._running.items():
                 if process.poll() is not None:
-                    raise MLPackerError(f"Airflow's {component} has ended:\n{_tail(self.log(component))}", self._where())
+                    last = _tail(self.log(component))
+                    raise MLPackerError(f"Airflow's {component} has ended:\n{last}", self._where())
             if time.monotonic() > end:
                 raise MLPackerError("Airflow is not at work in time", self._where())
             time.sleep(0.1)
 
     def _healthy(self, begun: datetime) -> bool:
-        """A heartbeat of before this start does not count: Airflow calls a process healthy for 30 s after its last one."""
+        """Airflow calls a process healthy for 30 s after its last heartbeat; those before this start do not count."""
         try:
             health = self._ask("GET", "/api/v2/monitor/health")
         except (OSError, ValueError):
@@ -262,10 +285,8 @@ class Airflow:
 
 def _signal(process: subprocess.Popen[bytes], number: int) -> None:
     """To the whole group of a process we started; fine when it is gone."""
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(process.pid, number)
-    except ProcessLookupError:
-        pass
 
 
 def _tail(log: Path, lines: int = 15) -> str:

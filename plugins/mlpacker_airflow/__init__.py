@@ -1,1 +1,1 @@
-"""Airflow glue: the DAG bundle over the watched folder, the builder of DAGs, the operators. The work itself is `packer_lib`'s."""
+"""Airflow glue: the DAG bundle over the watched folder, the builder of DAGs, the operators; no logic of its own."""

@@ -1,6 +1,6 @@
 """A plan as a DAG. Pure: reads nothing, connects to nothing, imports no framework.
 
-    validate ─▶ <unit>: template ─▶ build ─▶ test ─▶ (push) ─▶ stage ─▶ switch ─▶ verify
+validate ─▶ <unit>: template ─▶ build ─▶ test ─▶ (push) ─▶ stage ─▶ switch ─▶ verify
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from airflow.sdk import DAG, CronTriggerTimetable, Param, TaskGroup
 from mlpacker_airflow import document, operators, secrets
 from packer_lib.errors import PadlInvalid, Problem
 from packer_lib.padl.model import Pipeline
-from packer_lib.plan import Plan, Unit, plan
+from packer_lib.plan import Plan, plan
 
 MAX_RETRY_DELAY = timedelta(minutes=5)
 
@@ -31,8 +31,11 @@ class Origin:
 
 
 class Broken(DAG):
-    """What a PADL file with problems becomes. Airflow validates a DAG before it takes it; what is raised there becomes the
-    file's import error as it is, whereas an exception from the file itself would bring its traceback along."""
+    """What a PADL file with problems becomes.
+
+    Airflow validates a DAG before it takes it, and what is raised then becomes the file's import error as it is; an
+    exception raised while the file is executed would bring its traceback along.
+    """
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         super().__init__("mlpacker.broken", schedule=None)
@@ -45,17 +48,17 @@ class Broken(DAG):
 def build(pipeline: Pipeline, origin: Origin) -> DAG:
     """The DAG `mlpacker.<id>` of one PADL file."""
     planned = plan(pipeline)
+    dry_run = Param(False, type="boolean", title="Dry run", description="Build and test; nothing goes live.")
     dag = DAG(
         dag_id(pipeline.id),
         description=" ".join(pipeline.description.split())[:200] or None,
         doc_md=document.markdown(pipeline, planned, origin.text, origin.warnings),
         schedule=_schedule(pipeline, origin.example),
         tags=_tags(pipeline, origin.example),
-        params={"dry_run": Param(False, type="boolean", title="Dry run", description="Build and test; nothing goes live.")},
+        params={"dry_run": dry_run},
         max_active_runs=1,
         catchup=False,
         is_paused_upon_creation=False,
-        render_template_as_native_obj=False,
         default_args=_defaults(pipeline),
     )
     with dag:
@@ -64,9 +67,12 @@ def build(pipeline: Pipeline, origin: Origin) -> DAG:
 
 
 def failing(name: str, report: str) -> DAG:
-    """A DAG that says what is wrong and fails saying it, for the generator: there, one broken file must not be an import
-    error, which would take all others with it."""
-    with DAG(name, schedule="@once", tags=["mlpacker", "padl:invalid"], doc_md=document.code(report), catchup=False) as dag:
+    """A DAG that shows what is wrong and fails saying it.
+
+    For the generator: there, an import error because of one file would take the DAGs of all others with it.
+    """
+    tags, doc = ["mlpacker", "padl:invalid"], document.code(report)
+    with DAG(name, schedule="@once", tags=tags, doc_md=doc, catchup=False, is_paused_upon_creation=False) as dag:
         operators.ReportOperator(task_id=operators.VALIDATE, report=report)
     return dag
 

@@ -21,8 +21,8 @@ from mlpacker_airflow import folder
 from mlpacker_airflow.folder import Entry, Found
 from mlpacker_airflow.pinned import Pinned, dag_file, pin, write
 
-# A changed DAG file is dated this far ahead: the DAG processor parses a file again while its date is later than its last parse,
-# and so a parse of the former version that was under way during the change does not have the last word.
+# A changed DAG file is dated this far ahead. The DAG processor parses a file again while its date is later than its
+# last parse, so that a parse of the former version, under way during the change, does not have the last word.
 AHEAD = 2.0
 
 
@@ -52,7 +52,8 @@ class PadlDagBundle(BaseDagBundle):
             self.refresh()
         elif not self.path.is_dir():
             raise FileNotFoundError(
-                f"the PADL files of this run (version {self.version}) are not in {self.versions_dir}: cleaned up, or on another machine"
+                f"the PADL files of this run (version {self.version}) are not in {self.versions_dir}: "
+                "cleaned up, or on another machine"
             )
         super().initialize()
 

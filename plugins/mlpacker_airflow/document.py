@@ -1,10 +1,10 @@
-"""The DAG's page of documentation: what the PADL file says of itself, its plan as a graph, its digest. Imports no Airflow."""
+"""The DAG's documentation: what its PADL file says of itself, the plan as a graph, the digest. Imports no Airflow."""
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from packer_lib.errors import printable
 from packer_lib.padl.model import Pipeline
@@ -13,29 +13,32 @@ from packer_lib.plan import Plan, Unit
 
 def markdown(pipeline: Pipeline, plan: Plan, text: str, warnings: Sequence[str] = ()) -> str:
     """Markdown in which nothing that comes from the file is markup."""
-    where = "containers" if plan.containerized else "native processes"
+    where = "in containers" if plan.containerized else "as native processes"
+    digest = hashlib.sha256(text.encode()).hexdigest()
     parts = [
         escape(pipeline.description),
-        f"**{plan.package_mode}**, **{plan.deploy_mode}**, {where}",
-        code("\n".join(_graph(plan))),
+        f"package-mode **{plan.package_mode}**, deploy-mode **{plan.deploy_mode}**, {where}:",
+        code("\n".join(_line(plan, unit) for unit in reversed(plan.units))),
         *(f"- ⚠ {escape(warning)}" for warning in warnings),
-        f"PADL {escape(pipeline.version)}, `{escape(pipeline.file)}`, sha256 `{hashlib.sha256(text.encode()).hexdigest()}`",
+        "from",
+        code(f"{pipeline.file}\nsha256 {digest}"),
     ]
     return "\n\n".join(part for part in parts if part)
 
 
-def _graph(plan: Plan) -> Iterator[str]:
-    """A line for each unit: where its values come from, its steps, where they go."""
-    for unit in reversed(plan.units):
-        steps = " → ".join(step.name for step in unit.steps)
-        machine = f" on {unit.machine}" if unit.machine else ""
-        yield f"{_ends(plan, unit.sources, unit)} ─▶ [ {steps} ]{machine} ─▶ {_ends(plan, unit.sinks, unit, unit.links)}"
+def _line(plan: Plan, unit: Unit) -> str:
+    """Where the unit's values come from, its steps, where they go."""
+    steps = f"[ {' → '.join(step.name for step in unit.steps)} ]"
+    machine = [f"on {unit.machine}"] if unit.machine else []
+    sources = [_queue(plan, name) for name in unit.sources] or ["POST /predict"]
+    sinks = [_queue(plan, name) for name in unit.sinks] + [f"{link} (HTTP)" for link in unit.links]
+    arrow = [f"─▶ {', '.join(sinks)}"] if sinks else []
+    return " ".join([", ".join(sources), "─▶", steps, *machine, *arrow])
 
 
-def _ends(plan: Plan, queues: Sequence[str], unit: Unit, links: Sequence[str] = ()) -> str:
-    known = {queue.id: queue for queue in plan.queues}
-    names = [f"{name} ({known[name].connector} {known[name].topic})" for name in queues if name in known]
-    return ", ".join([*names, *links]) or ("POST /predict" if not queues and not links else ", ".join(queues))
+def _queue(plan: Plan, name: str) -> str:
+    queue = plan.queue(name)
+    return f"{name} ({queue.connector} {queue.topic})"
 
 
 def code(text: str) -> str:

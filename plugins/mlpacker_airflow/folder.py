@@ -1,8 +1,8 @@
 """The watched folder: which files in it are PADL, what each says, and what is wrong with each. Imports no Airflow.
 
-Ignored: hidden files and folders, links to folders, other suffixes (so editors' and copiers' temporary files), files that
-changed less than `SETTLE` ago (they may be half-written; a rename keeps its time and is taken at once). Reported as broken:
-a link that leads out of the folder, a file that cannot be read.
+Ignored: hidden files and folders, links to folders, other suffixes (so the temporary files of editors and copiers), and
+files written less than `SETTLE` seconds ago, for they may be half-written (a rename keeps a file's date and is taken at
+once). Reported as broken: a link that leads out of the folder, a file that cannot be read.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MAX_BYTES = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """One PADL file of the folder. `name` is relative to it; `changed` tells two states of the file apart without reading it."""
+    """One PADL file. `name` is relative to the folder; `changed` tells two states of it apart without reading it."""
 
     name: str
     path: Path
@@ -44,7 +44,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What a file said when it was read: `pipeline`, or `problems` that keep it from being one; `warnings` in either case."""
+    """What a file said when it was read: a `pipeline`, or the `problems` that keep it from being one."""
 
     name: str
     path: Path
@@ -60,7 +60,7 @@ def scan(folder: Path, now: float = math.inf, former: Sequence[Found] = ()) -> l
 
     `now` is the time in seconds, `former` what was found last: a file that is being written stays what it was there.
     """
-    os.listdir(folder)  # os.walk is silent about that
+    next(folder.iterdir(), None)  # os.walk is silent about that
     known = {item.name: item for item in former}
     found = [item for path in _walk(folder) if (item := _look(folder, path))]
     settled = (item if item.settled(now) else known.get(item.name) for item in found)
@@ -123,7 +123,9 @@ def together(entries: Sequence[Entry]) -> list[Entry]:
     """
     real = {entry.pipeline.id for entry in entries if entry.pipeline and not entry.example}
     kept = [entry for entry in entries if not (entry.example and entry.pipeline and entry.pipeline.id in real)]
-    between = _between([entry for entry in kept if not entry.example]) + _between([entry for entry in kept if entry.example])
+    between = _between([entry for entry in kept if not entry.example]) + _between(
+        [entry for entry in kept if entry.example]
+    )
     return [_with(entry, [problem for problem in between if problem.file == str(entry.path)]) for entry in kept]
 
 

@@ -1,7 +1,7 @@
 """All DAGs of the watched folder from one Python file, with nothing configured in Airflow.
 
-Airflow notices a new PADL file when it parses that Python file again (`[dag_processor] min_file_process_interval`, 30 s), or
-at once when the Python file is touched. A run follows the file as it is, not as it was when the run began.
+Airflow notices a new PADL file when it parses that Python file again (`min_file_process_interval`, 30 s by default),
+or at once when the Python file is touched. A run follows the file as it is, not as it was when the run began.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from airflow.configuration import conf
 from airflow.sdk import DAG, get_parsing_context
@@ -41,12 +42,12 @@ def dags(default: Path) -> Iterator[DAG]:
 def _bundle_is_configured() -> bool:
     """Whether the watched folder is already a DAG bundle: then its DAGs are not made twice."""
     classpath = f"{PadlDagBundle.__module__}.{PadlDagBundle.__qualname__}"
-    configured = conf.getjson("dag_processor", "dag_bundle_config_list", fallback=[])
+    configured: Any = conf.getjson("dag_processor", "dag_bundle_config_list", fallback=[])
     return any(bundle.get("classpath") == classpath for bundle in configured)
 
 
 def _may_be(found: Found, wanted: str | None) -> bool:
-    """Whether `found` can be the file of the DAG `wanted`, without parsing it: ids have no character that needs an escape."""
+    """Whether `found` can be the file of the DAG `wanted`, without parsing it: an id is written as it is."""
     if wanted is None or wanted.startswith(BROKEN):
         return True
     try:

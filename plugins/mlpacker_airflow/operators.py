@@ -1,13 +1,12 @@
-"""One operator per stage. Each calls one function of `packer_lib` with what `validate` froze; none has logic of its own.
+"""One operator per stage. Each calls `packer_lib` with what `validate` froze and has no logic of its own.
 
-Nothing is templated: text from a PADL file never reaches Jinja. What travels between tasks is small JSON, no secret in it.
+Nothing is templated: text from a PADL file never reaches Jinja. Between tasks travels small JSON without secrets.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -54,7 +53,7 @@ class Run:
     def artefacts(self, unit: str) -> tuple[Artefact, ...]:
         from packer_lib.artefacts import Artefact
 
-        return _value(self._left(VALIDATE)["artefacts"][unit], tuple[Artefact, ...])
+        return tuple(_value(item, Artefact) for item in self._left(VALIDATE)["artefacts"][unit])
 
     def bundle(self, unit: str) -> Bundle:
         from packer_lib.bundle import Bundle
@@ -80,13 +79,13 @@ def _plain(value: Any) -> Any:
     return msgspec.to_builtins(value, enc_hook=str)
 
 
-def _value(plain: Any, kind: Any) -> Any:
+def _value(plain: Any, kind: type[T]) -> T:
     """The reverse of `_plain`."""
     return msgspec.convert(plain, kind, dec_hook=lambda wanted, text: wanted(text))
 
 
 class StageOperator(BaseOperator):
-    """`unit` is empty in the stages of a whole pipeline; `masked` are the secrets of the PADL file, never to be logged."""
+    """`unit` is empty in the stages of a whole pipeline; `masked` are the PADL file's secrets, never to be logged."""
 
     ui_color = "#e8f0fe"
     final: ClassVar[tuple[type[MLPackerError], ...]] = FINAL
@@ -103,23 +102,21 @@ class StageOperator(BaseOperator):
             mask_secret(secret)
         if self.changes_machine and context["params"].get("dry_run"):
             raise AirflowSkipException("dry run: nothing goes live")
-        with _in_our_words(self.final):
+        try:
             return self.work(Run(context, installation.read()))
+        except MLPackerError as error:
+            raise self._failure(error) from None
+
+    def _failure(self, error: MLPackerError) -> AirflowException:
+        """The whole story in the log, before Airflow adds how it came there; another try only if that may help."""
+        for line in str(error).splitlines():
+            self.log.error("%s", line)
+        kind = AirflowFailException if isinstance(error, self.final) else AirflowException
+        return kind(f"{type(error).__name__}, see above")
 
     def work(self, run: Run) -> Any:
         """Returns what later tasks need, as plain values."""
         raise NotImplementedError
-
-
-@contextmanager
-def _in_our_words(final: tuple[type[MLPackerError], ...]) -> Iterator[None]:
-    """Our errors end a task with their own sentence; the final ones without another try."""
-    try:
-        yield
-    except final as error:
-        raise AirflowFailException(str(error)) from None
-    except MLPackerError as error:
-        raise AirflowException(str(error)) from None
 
 
 class ValidateOperator(StageOperator):
@@ -160,7 +157,9 @@ class ReportOperator(BaseOperator):
         self.report = report
 
     def execute(self, context: Any) -> None:
-        raise AirflowFailException(f"{context['dag'].dag_id}\n{self.report}")
+        for line in self.report.splitlines():
+            self.log.error("%s", line)
+        raise AirflowFailException(f"{context['ti'].dag_id}: the PADL file is broken, see above")
 
 
 class TemplateOperator(StageOperator):
@@ -206,14 +205,14 @@ class TestOperator(StageOperator):
         from packer_lib.hosts.local import LocalHost
         from packer_lib.release.stage import variables
 
-        plan = run.plan
-        environment, env = run.environment(self.unit), variables(plan, plan.unit(self.unit))
-        build.check(LocalHost(), run.bundle(self.unit), environment, env)
+        plan, environment = run.plan, run.environment(self.unit)
+        self.log.info("loading %s in %s", environment.folder, environment.python)
+        build.check(LocalHost(), run.bundle(self.unit), environment, variables(plan, plan.unit(self.unit)))
         self.log.info("every model and handler loads, and golden requests are answered")
 
 
 class PushOperator(StageOperator):
-    """The image of a containerized unit, for a machine that pulls it. `validate` refuses what this version cannot push."""
+    """The image of a containerized unit, for a machine that pulls it; `validate` refuses what is not pushed yet."""
 
     def work(self, run: Run) -> None:
         from packer_lib import release

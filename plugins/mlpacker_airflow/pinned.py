@@ -45,10 +45,14 @@ def pin(entry: Entry) -> Pinned:
 
 def dag_file(pinned: Pinned) -> str:
     """The text of the DAG file. All that comes from a PADL file is in comments, so that it cannot become code."""
-    head = f"Airflow DAG made by MLPacker {__version__} from {pinned.path} (sha256 {pinned.sha256}).\nEdit that file, not this one."
-    notes = [*(str(problem) for problem in pinned.problems), *pinned.warnings]
-    text = "(it has errors)" if pinned.problems else secrets.hide(pinned.text, pinned.path)
-    return "\n".join([_comment(head), CODE, _comment(f"---- {pinned.name}"), _comment(text), *(_comment(note) for note in notes), ""])
+    head = [
+        f"Airflow DAG made by MLPacker {__version__}. Edit the PADL file, not this one:",
+        pinned.path,
+        pinned.sha256,
+    ]
+    problems = [str(problem) for problem in pinned.problems]
+    text = "\n".join(problems) if problems else secrets.hide(pinned.text, pinned.path)
+    return "\n".join([*map(_comment, head), CODE, _comment(text), *map(_comment, pinned.warnings), ""])
 
 
 def _comment(text: str) -> str:
@@ -66,7 +70,7 @@ def write(pinned: Pinned, dag_path: Path) -> None:
 
 
 def dag_of(dag_path: str) -> DAG:
-    """The DAG of the PADL text pinned beside `dag_path`; the file's whole report becomes the import error if it has problems."""
+    """The DAG of the PADL text pinned beside `dag_path`; if that has problems, they become the import error."""
     pinned = msgspec.json.decode(Path(dag_path).with_suffix(".pinned").read_bytes(), type=Pinned)
     if pinned.problems:
         return builder.Broken(pinned.problems)

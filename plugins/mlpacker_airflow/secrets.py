@@ -17,7 +17,7 @@ from packer_lib.padl.load import load_text
 HIDDEN = "(hidden)"
 _NAMES = re.compile(r"pass(?!_env$)|secret|token|credential|api_?key", re.IGNORECASE)
 # how a scalar may be written where it starts, in either syntax; which one it is shows when the result is read again
-_TOKENS = [re.compile(pattern) for pattern in (r'"(?:[^"\\]|\\.)*"', r"'(?:[^']|'')*'", r"[^\s,{}\[\]#]+", r"[^\n#]*[^\s#]")]
+_TOKENS = [re.compile(way) for way in (r'"(?:[^"\\]|\\.)*"', r"'(?:[^']|'')*'", r"[^\s,{}\[\]#]+", r"[^\n#]*[^\s#]")]
 
 
 def literals(text: str, file: str) -> list[str]:
@@ -30,7 +30,7 @@ def literals(text: str, file: str) -> list[str]:
 
 
 def hide(text: str, file: str) -> str:
-    """`text` with its secrets replaced; a text that cannot be read is replaced altogether, for nobody knows what is in it."""
+    """`text` with its secrets replaced; all of it when it cannot be read, for nobody knows what is in it then."""
     try:
         document = load_text(text, file)
     except PadlInvalid:

@@ -1,0 +1,16 @@
+"""An Airflow home of this session's own, set before anything imports Airflow; and PADL texts to build DAGs from."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.support import ROOT
+
+HOME = Path(tempfile.mkdtemp(prefix="mlpacker-airflow-"))
+os.environ["AIRFLOW_HOME"] = str(HOME)
+os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
+os.environ["AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_STORAGE_PATH"] = str(HOME / "dag-bundles")
+sys.path.append(str(ROOT / "plugins"))

@@ -1,0 +1,252 @@
+"""One running Airflow, as it is shipped: what dropping, breaking, editing and removing a file does, and how soon."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from packer_lib import release, settings, status
+from packer_lib.errors import MLPackerError
+from packer_lib.standalone import Airflow, free_ports
+from tests.airflow import padls
+from tests.support import wait_for
+
+pytestmark = [pytest.mark.airflow, pytest.mark.native, pytest.mark.timeout(900)]
+
+SECRET = "hunter2-s3cret"
+BROKEN = '{\n  "version": "1.1",\n  "id": "broken",\n  "contanerized": false\n}\n'
+
+
+@dataclass(frozen=True)
+class Running:
+    """An Airflow and what it may deploy into."""
+
+    airflow: Airflow
+    token: str
+    settings: settings.Settings
+
+    def ask(self, path: str, method: str = "GET", body: Any = None) -> Any:
+        return self.airflow.ask(method, path, body, self.token)
+
+    def maybe(self, path: str) -> Any:
+        """The answer, or None while there is none (404)."""
+        try:
+            return self.ask(path)
+        except urllib.error.HTTPError as error:
+            if error.code != 404:
+                raise
+            return None
+
+    def drop(self, name: str, document: dict[str, Any] | str) -> Path:
+        """The file as `cp` would make it."""
+        place = self.airflow.pipelines / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(document if isinstance(document, str) else padls.text(document), encoding="utf-8")
+        return place
+
+    def dag(self, name: str) -> Any:
+        return self.maybe(f"/api/v2/dags/mlpacker.{name}")
+
+    def gone(self, name: str) -> bool:
+        found = self.dag(name)
+        return found is None or found["is_stale"]
+
+    def runs(self, name: str) -> Any:
+        found = self.maybe(f"/api/v2/dags/mlpacker.{name}/dagRuns")
+        return found["dag_runs"] if found else []
+
+    def ended(self, name: str, number: int = 1) -> str:
+        """How the run ended, once it has."""
+        states = [run["state"] for run in self.runs(name)]
+        return states[-1] if len(states) >= number and states[-1] in ("success", "failed") else ""
+
+    def errors(self) -> dict[str, str]:
+        return {error["filename"]: error["stack_trace"] for error in self.ask("/api/v2/importErrors")["import_errors"]}
+
+    def tasks(self, name: str) -> set[str]:
+        return {task["task_id"] for task in self.ask(f"/api/v2/dags/mlpacker.{name}/tasks")["tasks"]}
+
+    def log(self, name: str, task: str) -> str:
+        """What a person reads in the task's log."""
+        run = self.runs(name)[0]["dag_run_id"]
+        found = self.ask(f"/api/v2/dags/mlpacker.{name}/dagRuns/{run}/taskInstances/{task}/logs/1")
+        return "\n".join(str(line.get("event", line)) for line in found["content"])
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    home = tmp_path_factory.mktemp("live")
+    extra = {"MLPACKER__PATHS__HOME": str(home / "mlpacker")}
+    with Airflow(home / "airflow", home / "pipelines", extra=extra) as airflow:
+        ours = replace(settings.read(), home=home / "mlpacker")
+        try:
+            yield Running(airflow, airflow.token(), ours)
+        finally:
+            for unit in status.status(ours):
+                release.undeploy(unit["pipeline"], ours, progress=lambda _: None)
+
+
+@pytest.fixture(scope="module")
+def model(running: Running) -> Any:
+    """A scikit-learn model, saved beside the PADL files."""
+    import skops.io
+    from sklearn.datasets import load_iris
+    from sklearn.linear_model import LogisticRegression
+
+    data = load_iris()
+    fitted = LogisticRegression(max_iter=500).fit(data.data, data.target)
+    skops.io.dump(fitted, running.airflow.pipelines / "iris.skops")
+    return fitted
+
+
+def allowed(seconds: float) -> float:
+    """The time that something may take, stretched by as much as this machine is busy with other things."""
+    return seconds * max(1.0, 2 * os.getloadavg()[0] / (os.cpu_count() or 1))
+
+
+def post(url: str, body: Any) -> Any:
+    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        return json.loads(answer.read())
+
+
+def test_a_dropped_file_is_deployed_by_itself_and_answers_what_the_model_answers(running: Running, model: Any) -> None:
+    rows = [[5.1, 3.5, 1.4, 0.2], [6.7, 3.0, 5.2, 2.3], [5.9, 3.0, 4.2, 1.5]]
+    dropped = time.monotonic()
+    running.drop("iris.json", padls.rest("iris", description="{{ 7 * 7 }}"))
+    wait_for(lambda: running.dag("iris"), what="the DAG appears")
+    appeared = time.monotonic() - dropped
+    assert wait_for(lambda: running.ended("iris"), 600, "the first run ends") == "success", running.log(
+        "iris", "verify"
+    )
+    (unit,) = status.status(running.settings, "iris")[0]["units"]
+    answer = post(f"{unit['endpoint']}/predict", {"data": rows})
+    assert answer["predictions"] == model.predict(rows).tolist()
+    assert running.dag("iris")["description"] == "{{ 7 * 7 }}"
+    assert appeared < allowed(3), f"the DAG appeared after {appeared:.1f} s"
+
+
+def test_a_second_pipeline_with_the_same_needs_answers_within_fifteen_seconds(running: Running, model: Any) -> None:
+    dropped = time.monotonic()
+    running.drop("warm.json", padls.rest("warm"))
+    assert wait_for(lambda: running.ended("warm"), 120, "the first run ends") == "success"
+    (unit,) = status.status(running.settings, "warm")[0]["units"]
+    assert post(f"{unit['endpoint']}/predict", {"data": [[5.1, 3.5, 1.4, 0.2]]})["predictions"] == [0]
+    took = time.monotonic() - dropped
+    assert took < allowed(15), f"dropped to answered in {took:.1f} s"
+
+
+def test_each_task_says_in_its_log_what_it_did(running: Running, model: Any) -> None:
+    running.drop("iris.json", padls.rest("iris", description="{{ 7 * 7 }}"))
+    wait_for(lambda: running.ended("iris"), 600)
+    assert "iris: model ./iris.skops, sha256 " in running.log("iris", "validate")
+    assert "answers at http://127.0.0.1:" in running.log("iris", "verify")
+
+
+def test_a_broken_file_is_reported_with_its_places_and_disturbs_no_other(running: Running, model: Any) -> None:
+    running.drop("steady.json", padls.rest("steady", autodeploy=False))
+    wait_for(lambda: running.dag("steady"))
+    place = running.drop("broken.json", BROKEN)
+    report = wait_for(lambda: running.errors().get("broken.json.py"), what="the import error")
+    assert "broken.json:4:3: contanerized: unknown key 'contanerized' (did you mean 'containerized'?)" in report
+    assert "missing 'pipeline'" in report
+    assert "Traceback" not in report
+    assert not running.gone("steady")
+    place.write_text(padls.text(padls.rest("broken", autodeploy=False)))
+    wait_for(lambda: running.dag("broken"), what="the mended file is a DAG")
+    wait_for(lambda: "broken.json.py" not in running.errors(), what="the error goes away")
+
+
+def test_an_edited_file_shows_its_new_shape(running: Running) -> None:
+    document = padls.rest("edited", autodeploy=False)
+    running.drop("edited.json", document)
+    wait_for(lambda: running.dag("edited"))
+    assert {task for task in running.tasks("edited") if "." in task} == {
+        "iris.template",
+        "iris.build",
+        "iris.test",
+        "iris.stage",
+    }
+    version = running.dag("edited")["bundle_version"]
+    document["pipeline"] = {"other": document["pipeline"]["iris"]}
+    running.drop("edited.json", document)
+    wait_for(lambda: "other.stage" in running.tasks("edited"), what="the new shape")
+    assert "iris.stage" not in running.tasks("edited")
+    assert running.dag("edited")["bundle_version"] != version
+
+
+def test_a_removed_file_takes_its_dag_along(running: Running) -> None:
+    place = running.drop("removed.json", padls.rest("removed", autodeploy=False))
+    wait_for(lambda: running.dag("removed"))
+    place.unlink()
+    wait_for(lambda: running.gone("removed"), 10, "the DAG disappears")
+
+
+def test_two_files_with_one_id_are_an_error_in_both(running: Running) -> None:
+    running.drop("a.json", padls.rest("same", autodeploy=False))
+    other = running.drop("b.json", padls.rest("same", autodeploy=False))
+    wait_for(lambda: {"a.json.py", "b.json.py"} <= set(running.errors()), what="an error in both")
+    assert "b.json" in running.errors()["a.json.py"]
+    other.unlink()
+    wait_for(lambda: not {"a.json.py", "b.json.py"} & set(running.errors()), what="the errors go away")
+    assert not running.gone("same")
+
+
+def test_an_example_is_a_dag_that_does_not_start(running: Running) -> None:
+    running.drop("examples/example.json", padls.rest("example", schedule="* * * * *"))
+    running.drop("after.json", padls.rest("after", **{"pipeline": {"x": _missing_model()}}))
+    assert wait_for(lambda: running.ended("after"), 60) == "failed"  # a later file's run has come and gone
+    assert running.dag("example") is not None
+    assert running.runs("example") == []
+
+
+def _missing_model() -> dict[str, Any]:
+    return {"type": "model", "framework": "scikit-learn", "props": {"path": "./no.skops", "serializer": "skops"}}
+
+
+def test_a_missing_model_fails_the_first_task_and_its_log_says_where(running: Running) -> None:
+    running.drop("nomodel.json", padls.rest("nomodel", **{"pipeline": {"x": _missing_model()}}))
+    assert wait_for(lambda: running.ended("nomodel"), 60) == "failed"
+    log = running.log("nomodel", "validate")
+    assert "nomodel.json:12:" in log
+    assert "no.skops" in log
+    assert "nomodel" not in {unit["pipeline"] for unit in status.status(running.settings)}
+
+
+def test_a_literal_password_is_in_no_log_and_not_in_the_database(running: Running) -> None:
+    running.drop("lines.json", padls.stream(password=SECRET))
+    assert wait_for(lambda: running.ended("lines"), 60) == "failed"
+    logs = [path for path in (running.airflow.home / "logs").rglob("*") if path.is_file()]
+    assert not [path for path in logs if SECRET.encode() in path.read_bytes()]
+    with sqlite3.connect(running.airflow.home / "airflow.db") as database:
+        assert not [line for line in database.iterdump() if SECRET in line]
+
+
+def test_nobody_reads_the_api_without_signing_in(running: Running) -> None:
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(f"{running.airflow.url}/api/v2/dags", timeout=10)
+    assert refused.value.code == 401
+
+
+def test_a_taken_port_is_named_before_anything_starts(running: Running, tmp_path: Path) -> None:
+    taken = replace(free_ports(), api=running.airflow.ports.api)
+    with pytest.raises(MLPackerError, match=f"port {taken.api} is taken"):
+        Airflow(tmp_path / "airflow", tmp_path / "pipelines", taken).start()
+
+
+def test_an_airflow_that_cannot_start_says_which_process_and_leaves_none(tmp_path: Path) -> None:
+    extra = {"AIRFLOW__CORE__EXECUTOR": "NoSuchExecutor"}
+    second = Airflow(tmp_path / "airflow", tmp_path / "pipelines", extra=extra)
+    with pytest.raises(MLPackerError, match="NoSuchExecutor"):
+        second.start()
+    assert second._running == {}
