@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
+import subprocess
 from pathlib import Path
 from typing import Any
 
 from packer_lib.padl.model import PackageMode, Queue, Step
 from packer_lib.plan import Plan, Unit
 from packer_lib.settings import Settings
+from tests.support import require
 
 CODE = "def handler(value):\n    return value\n"
+IDENTITY = {"GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@b", "GIT_COMMITTER_NAME": "a", "GIT_COMMITTER_EMAIL": "a@b"}
 QUEUES = (
     Queue("q1", "mqtt", "broker.example", 1883, "in"),
     Queue("q2", "mqtt", "broker.example", 1883, "out"),
@@ -60,3 +64,30 @@ def write_code(folder: Path, name: str = "code", **files: str) -> Path:
     for file, text in {"main__py": CODE, **files}.items():
         (path / file.replace("__", ".")).write_text(text, encoding="utf-8")
     return path
+
+
+class Repository:
+    """A repository on disk with one commit."""
+
+    def __init__(self, folder: Path) -> None:
+        require("git", "apt-get install git")
+        self.folder = write_code(folder, "repository")
+        self.run("init", "--quiet", "--initial-branch=main")
+        self.first = self.commit()
+
+    @property
+    def url(self) -> str:
+        return f"file://{self.folder}"
+
+    def run(self, *argv: str) -> str:
+        env = {"PATH": os.environ["PATH"], "HOME": str(self.folder), **IDENTITY}
+        options = ("-c", "protocol.file.allow=always")
+        done = subprocess.run(
+            ["git", *options, *argv], cwd=self.folder, env=env, check=True, capture_output=True, text=True
+        )
+        return done.stdout.strip()
+
+    def commit(self) -> str:
+        self.run("add", "--all")
+        self.run("commit", "--quiet", "--allow-empty", "--message=more")
+        return self.run("rev-parse", "HEAD")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -14,37 +13,9 @@ from packer_lib.artefacts.model import Unfit
 from packer_lib.errors import BuildFailed, MLPackerError, PolicyRefused
 from packer_lib.settings import Settings
 from tests.artefacts import cases
-from tests.support import require
+from tests.artefacts.cases import Repository
 
-IDENTITY = {"GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@b", "GIT_COMMITTER_NAME": "a", "GIT_COMMITTER_EMAIL": "a@b"}
 EVERY = ("https", "ssh", "file")
-
-
-class Repository:
-    """A repository on disk with one commit."""
-
-    def __init__(self, folder: Path) -> None:
-        require("git", "apt-get install git")
-        self.folder = cases.write_code(folder, "repository")
-        self.run("init", "--quiet", "--initial-branch=main")
-        self.first = self.commit()
-
-    @property
-    def url(self) -> str:
-        return f"file://{self.folder}"
-
-    def run(self, *argv: str) -> str:
-        env = {"PATH": os.environ["PATH"], "HOME": str(self.folder), **IDENTITY}
-        options = ("-c", "protocol.file.allow=always")
-        done = subprocess.run(
-            ["git", *options, *argv], cwd=self.folder, env=env, check=True, capture_output=True, text=True
-        )
-        return done.stdout.strip()
-
-    def commit(self) -> str:
-        self.run("add", "--all")
-        self.run("commit", "--quiet", "--allow-empty", "--message=more")
-        return self.run("rev-parse", "HEAD")
 
 
 @pytest.fixture

@@ -2,7 +2,8 @@
 
 `python -m tests.padl.golden` rewrites what is expected.
 
-golden/valid/<case>/pipeline.{json,yaml}   plan.json: its `plan --json`; warnings.txt when there are any
+golden/valid/<case>/pipeline.{json,yaml}   plan.json: its `plan --json`; warnings.txt when there are any;
+                                           bundles/: see tests/bundle/golden.py
 golden/invalid/<case>.{json,yaml}          <case>.<suffix>.expected: the exact message
 """
 
@@ -66,4 +67,7 @@ def update() -> None:
 
 
 if __name__ == "__main__":
+    from tests.bundle import golden as bundles
+
     update()
+    bundles.update()
