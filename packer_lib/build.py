@@ -66,7 +66,7 @@ def _install(host: Host, lock: str, place: str, progress: Progress) -> None:
     aside = f"{place}.building"
     host.run(commands.remove(aside, place))
     _must(host.run(commands.make_environment(host.uv, host.python, aside), timeout=INSTALL_WITHIN), "no environment")
-    with _telling(progress, "installing what the unit needs (once for these requirements)"):
+    with telling(progress, "installing what the unit needs (once for these requirements)"):
         filled = host.run(commands.fill_environment(host.uv, f"{aside}/bin/python", lock), timeout=INSTALL_WITHIN)
     _must(filled, "the requirements cannot be installed")
     _must(host.run(commands.rename(aside, place)), "the environment cannot be put in its place")
@@ -93,7 +93,7 @@ def _hint(said: str) -> str:
 
 
 @contextmanager
-def _telling(progress: Progress, what: str) -> Iterator[None]:
+def telling(progress: Progress, what: str) -> Iterator[None]:
     """A line at the start, every 15 s, and at the end."""
     begun, done = time.monotonic(), Event()
 

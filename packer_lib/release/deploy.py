@@ -63,9 +63,9 @@ def deploy(
         changes = _stage_all(machine, plan, settings, run, progress)
         vanished = switch.vanished(machine, Layout(str(settings.home)), plan)
         gone = [UnitStatus(unit, "remove", "", "") for unit in vanished]
-        new = [change.release for change in changes if change.action != "nothing"]
-        live.switch_all(machine, plan, new, settings, progress)
-        live.verify_all(machine, plan, [change.release for change in changes], settings, progress)
+        releases = [change.release for change in changes]
+        live.switch_all(machine, plan, releases, settings, progress)
+        live.verify_all(machine, plan, releases, settings, progress)
     return (*(change.status() for change in changes), *gone)
 
 
@@ -122,7 +122,8 @@ def _action(host: Host, layout: Layout, release: Release) -> Action:
     if former is None:
         return "create"
     alive = supervisor.ask(host, layout, program(release.pipeline, release.unit)).alive
-    return "nothing" if former.id == release.id and alive else "replace"
+    same = former.id == release.id and switch.is_installed(host, layout, release)
+    return "nothing" if same and alive else "replace"
 
 
 def undeploy(pipeline: str, settings: Settings, *, progress: Progress = print, host: Host | None = None) -> list[str]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from packer_lib import commands
 from packer_lib.errors import DeployFailed, MLPackerError, RollbackFailed
 from packer_lib.hosts import Host
 from packer_lib.hosts.home import prepare
@@ -40,8 +39,8 @@ def switch_all(host: Host, plan: Plan, releases: Sequence[Release], settings: Se
         for unit in switch.retire(host, plan, settings):
             progress(f"{unit}: stopped, it is no longer in the plan")
         for release in releases:
-            switch.switch(host, release, settings)
-            progress(f"{release.unit}: switched to {release.id}")
+            if switch.switch(host, release, settings):
+                progress(f"{release.unit}: switched to {release.id}")
 
 
 def verify_all(
@@ -57,11 +56,9 @@ def verify_all(
 
 def _require_switched(host: Host, release: Release, settings: Settings) -> None:
     """Between the stages of a failed run that somebody continues, another release may have come back."""
-    layout, unit = Layout(str(settings.home)), (release.pipeline, release.unit)
-    live = host.run(commands.read(layout.conf(*unit)))
-    staged = host.run(commands.read(f"{layout.history(*unit, release.id)}/unit.conf"))
-    if not (live.ok and live.out == staged.out):
-        raise DeployFailed(f"{program(*unit)}: {release.id} is not what runs (any more)", "deploy again from the start")
+    if not switch.is_installed(host, Layout(str(settings.home)), release):
+        name = program(release.pipeline, release.unit)
+        raise DeployFailed(f"{name}: {release.id} is not what runs (any more)", "deploy again from the start")
 
 
 @contextmanager

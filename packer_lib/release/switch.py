@@ -13,18 +13,31 @@ from packer_lib.release.model import Release
 from packer_lib.settings import Settings
 
 
-def switch(host: Host, release: Release, settings: Settings) -> None:
-    """The unit's process is this release's from here on; one that already is goes on undisturbed."""
+def switch(host: Host, release: Release, settings: Settings) -> bool:
+    """The unit's process is this release's from here on; False when it already was and goes on undisturbed."""
     layout = Layout(str(settings.home))
     name, conf = program(release.pipeline, release.unit), layout.conf(release.pipeline, release.unit)
-    staged = f"{layout.history(release.pipeline, release.unit, release.id)}/unit.conf"
-    must(host, commands.copy(staged, f"{conf}.next"))
+    must(host, commands.copy(_staged(layout, release), f"{conf}.next"))
     must(host, commands.rename(f"{conf}.next", conf))
     said = supervisor.control(host, layout, "update", name)
     if not said.ok:
         raise DeployFailed(f"supervisor does not take {name}: {said.tail(5)}")
-    if name not in said.out and not supervisor.ask(host, layout, name).alive:
-        _revive(host, layout, name)
+    if name in said.out:
+        return True
+    if supervisor.ask(host, layout, name).alive:
+        return False
+    _revive(host, layout, name)
+    return True
+
+
+def _staged(layout: Layout, release: Release) -> str:
+    return f"{layout.history(release.pipeline, release.unit, release.id)}/unit.conf"
+
+
+def is_installed(host: Host, layout: Layout, release: Release) -> bool:
+    """Whether supervisor is told to run this release, and not another or none."""
+    told = host.run(commands.read(layout.conf(release.pipeline, release.unit)))
+    return told.ok and told.out == host.run(commands.read(_staged(layout, release))).out
 
 
 def _revive(host: Host, layout: Layout, name: str) -> None:
