@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 from packer_lib import status
@@ -30,7 +31,8 @@ LIVE = "DAG success"
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """What is on while the demo runs. `trained` holds the model and the code steps, `logs` what the processes say."""
+    """What is on while the demo runs. `trained` holds the model and the code steps, `logs` what the processes say;
+    `settled` is set once everything is live."""
 
     screen: Screen
     settings: Settings
@@ -38,10 +40,11 @@ class Scene:
     brokers: Mapping[str, Broker]
     trained: Path
     logs: Path
+    settled: Event
 
 
 class Show:
-    """The table and what it is made of; `rows` is its latest state, `feed` and `asker` are there after `listen`."""
+    """The table and what it is made of: `rows` as last seen; `feed` comes with the agent, `asker` with the model."""
 
     def __init__(self, scene: Scene, watch: Watch, table: LiveTable) -> None:
         self._scene, self._watch, self._table = scene, watch, table
@@ -59,18 +62,22 @@ class Show:
             states = ", ".join(f"{row.pipeline}/{row.unit}: {row.state}" for row in self.rows)
             raise MLPackerError(f"not every unit is live after {seconds:.0f} s: {states}", self._where())
 
-    def listen(self, ending: ExitStack) -> None:
-        """Starts the agent, and what reads along."""
+    def start_agent(self, ending: ExitStack) -> None:
+        """The agent, and what reads along: windows fill while the units come up."""
         kafka, mqtt = self._scene.brokers["kafka"].address, self._scene.brokers["mqtt"].address
         metrics = cases.topic(B, B.source)
         self.feed = Feed(kafka, metrics, {case.id: cases.topic(case, case.sink) for case in (B, C)})
         ending.callback(self.feed.stop)
-        endpoint = next(row.endpoint for row in self.rows if row.pipeline == A.id)
-        self.asker = Asker(endpoint, self.feed, self._scene.trained / "outliers_filter")
-        ending.callback(self.asker.stop)
         argv = [sys.executable, "-m", "packer_lib.demo.agent", f"--kafka={kafka}/{metrics}"]
         argv.append(f"--mqtt={mqtt}/{cases.topic(C, C.source)}")
         ending.callback(processes.stop, processes.start(argv, os.environ, self._scene.logs / "agent.log"))
+
+    def ask_model(self, ending: ExitStack) -> None:
+        """From now on, case A is asked twice a second what it makes of the latest window."""
+        if self.feed is not None:
+            endpoint = next(row.endpoint for row in self.rows if row.pipeline == A.id)
+            self.asker = Asker(endpoint, self.feed, self._scene.trained / "outliers_filter")
+            ending.callback(self.asker.stop)
 
     def until(self, so: Callable[[], bool], seconds: float, caption: str) -> bool:
         """Looks until it is so or the time is over; whether it was so."""

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from typing import Any, TypeVar
 
 import httpx
@@ -22,6 +22,7 @@ from packer_lib.demo.cases import CASES
 from packer_lib.demo.screen import LiveTable, Screen
 from packer_lib.demo.show import Scene, Show
 from packer_lib.demo.watch import Watch
+from packer_lib.errors import MLPackerError
 from packer_lib.settings import Settings
 from packer_lib.standalone import Airflow
 
@@ -65,8 +66,8 @@ def _prepare(screen: Screen, settings: Settings, ending: ExitStack) -> Scene:
     with screen.progress() as progress:
         with screen.phase("Brokers", progress):
             served = _brokers(ending)
-        airflow = stage.airflow(stage.STATE)
-        ending.callback(_take_down, screen, airflow)
+        airflow, settled = stage.airflow(stage.STATE), Event()
+        ending.callback(_take_down, airflow, settled)
 
         def serve() -> None:
             with screen.phase("Airflow on SQLite", progress):
@@ -84,15 +85,20 @@ def _prepare(screen: Screen, settings: Settings, ending: ExitStack) -> Scene:
     for kind, broker in served.items():
         screen.say(f"  {kind:<8}{broker.address:<17} {broker.what}")
     screen.say(f"  Airflow {airflow.url}")
-    return Scene(screen, settings, airflow, served, learning.result(), LOGS)
+    return Scene(screen, settings, airflow, served, learning.result(), LOGS, settled)
 
 
-def _take_down(screen: Screen, airflow: Airflow) -> None:
-    """Airflow first: a task of its may be deploying, and holds the lock."""
-    with screen.phase("… Airflow"):
-        airflow.stop()
-    with screen.phase("… the units"):
+def _take_down(airflow: Airflow, settled: Event) -> None:
+    """Airflow and the units. Unless all is `settled`, Airflow first: a task of it may be deploying, under the lock."""
+    stopping = _apart(airflow.stop)
+    if not settled.is_set():
+        _wait_for(stopping)
+    try:
         stage.undeploy(stage.STATE)
+    except MLPackerError:
+        _wait_for(stopping)
+        stage.undeploy(stage.STATE)
+    _wait_for(stopping)
 
 
 def _brokers(ending: ExitStack) -> dict[str, Broker]:
@@ -134,10 +140,12 @@ def _perform(scene: Scene, once: bool, ending: ExitStack) -> closing.Verdict:
     with LiveTable(scene.screen) as table:
         show = Show(scene, watch, table)
         with scene.screen.phase("Airflow deploys the three cases"):
+            show.start_agent(ending)
             show.wait_for_live(LIVE_WITHIN)
-        with scene.screen.phase("The agent starts, windows fill"):
-            show.listen(ending)
-            show.until(show.all_judging, CALM_WITHIN, "The agent sends five records a second; windows fill …")
+        scene.settled.set()
+        with scene.screen.phase("All three look at windows of this machine"):
+            show.ask_model(ending)
+            show.until(show.all_judging, CALM_WITHIN, "Live, on this machine's own metrics …")
         with scene.screen.phase("A burst of load, until all three cases have noticed"):
             started = time.time()
             _start_burst(ending)
