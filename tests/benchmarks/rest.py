@@ -1,7 +1,8 @@
 """One row a request, one model, ours beside the peers, in one run; `python -m tests.benchmarks rest [--seconds N]`.
 
-The model is the breast-cancer one of the stream benchmark. Every system has one worker and the same load: wrk, with 1 and
-with 16 connections. The load generator is on the same machine and takes its share of it, so that only the ratios count.
+The model is the breast-cancer one of the stream benchmark. Every system has one worker and the same load: wrk, with 1
+and with 16 connections. All run at the same time and are asked in turn, several times over, so that what else happens
+on the machine happens to all of them; the figures are medians. wrk itself takes its share, so that only ratios count.
 
     echo             the limit: an ASGI app that reads the body and answers three bytes
     ours             `python service.py` of the bundle that mlpacker writes
@@ -20,9 +21,10 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from packer_lib import artefacts, bundle, settings
@@ -32,6 +34,7 @@ from tests.benchmarks.common import PEERS, own_environment, train
 from tests.support import free_port, require, wait_for
 
 CONNECTIONS = (1, 16)
+ROUNDS = 4
 PADL = """
 version: "1.1"
 id: bench
@@ -46,6 +49,7 @@ pipeline:
 """
 BENTOML = ("bentoml==1.4.39", "scikit-learn==1.9.1", "joblib", "uvloop", "httptools")
 MICROSECONDS = {"us": 1.0, "ms": 1e3, "s": 1e6, "m": 6e7}
+Round = dict[tuple[str, int], dict[str, float]]  # by name and number of connections
 
 
 @dataclass(frozen=True)
@@ -61,15 +65,50 @@ class System:
 
 def main(folder: Path, seconds: int = 8) -> dict[str, Any]:
     """`systems`: requests per second, latencies in ms and failed requests, by name and number of connections;
-    `ratios`: ours divided by each other's requests per second."""
+    `ratios`: ours divided by each other's requests per second. Each load lasts `seconds` in all."""
     require("wrk", "apt-get install wrk")
-    figures = {name: measure(name, system, seconds) for name, system in systems(folder / "rest")}
+    with ExitStack() as stack:
+        started = {
+            name: (system, stack.enter_context(running(system, folder / "rest" / f"{name}.log")))
+            for name, system in systems(folder / "rest")
+        }
+        rounds = [one_round(started, max(1, seconds // ROUNDS)) for _ in range(ROUNDS)]
+    figures = {name: {str(count): medians(rounds, (name, count)) for count in CONNECTIONS} for name in started}
     ratios = {
-        name: {count: round(figures["ours"][count]["rps"] / figure["rps"], 2) for count, figure in each.items()}
-        for name, each in figures.items()
-        if name != "ours"
+        name: {str(count): ratio(rounds, name, count) for count in CONNECTIONS} for name in started if name != "ours"
     }
-    return {"systems": figures, "ratios": ratios}
+    show(figures, ratios)
+    return {"systems": figures, "ratios": ratios, "cores": os.cpu_count()}
+
+
+def one_round(started: dict[str, tuple[System, str]], seconds: int) -> Round:
+    """Every system once with every number of connections."""
+    return {
+        (name, count): load(url, system.folder / system.body, count, seconds)
+        for count in CONNECTIONS
+        for name, (system, url) in started.items()
+    }
+
+
+def medians(rounds: list[Round], which: tuple[str, int]) -> dict[str, float]:
+    return {key: round(median(each[which][key] for each in rounds), 3) for key in rounds[0][which]}
+
+
+def ratio(rounds: list[Round], name: str, count: int) -> float:
+    """Ours to `name`, within each round, in the middle."""
+    return round(median(each["ours", count]["rps"] / each[name, count]["rps"] for each in rounds), 2)
+
+
+def show(figures: dict[str, dict[str, dict[str, float]]], ratios: dict[str, dict[str, float]]) -> None:
+    print("[bench] rest                conn.     req/s     p50 ms     p99 ms  failed   ours to it")
+    for name, each in figures.items():
+        for count, figure in each.items():
+            numbers = (
+                f"{figure['rps']:>9.0f} {figure['p50_ms']:>10.2f} {figure['p99_ms']:>10.2f} {figure['failed']:>7.0f}"
+            )
+            print(
+                f"[bench] {name:<18} {count:>6} {numbers} {ratios.get(name, {}).get(count, 1.0):>10.2f} ×", flush=True
+            )
 
 
 def systems(folder: Path) -> Iterator[tuple[str, System]]:
@@ -116,16 +155,6 @@ def write_mlserver(folder: Path) -> None:
     ports = {"grpc_port": free_port(), "metrics_port": free_port()}
     (folder / "model-settings.json").write_text(json.dumps(model))
     (folder / "settings.json").write_text(json.dumps({**ports, "parallel_workers": 0, "debug": False}))
-
-
-def measure(name: str, system: System, seconds: int) -> dict[str, dict[str, float]]:
-    """The figures of `system` by number of connections."""
-    with running(system, system.folder.parent / f"{name}.log") as url:
-        figures = {str(count): load(url, system.folder / system.body, count, seconds) for count in CONNECTIONS}
-    for count, figure in figures.items():
-        show = f"{figure['rps']:>9.0f} req/s   p50 {figure['p50_ms']:.2f} ms   p99 {figure['p99_ms']:.2f} ms"
-        print(f"[bench] {name:<18} {count:>2} connections {show}   {figure['failed']:.0f} failed", flush=True)
-    return figures
 
 
 @contextmanager

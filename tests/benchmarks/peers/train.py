@@ -1,6 +1,7 @@
-"""The benchmark's model, trained by the scikit-learn of whoever runs this: writes model.joblib, one.json and v2.json."""
+"""The benchmark's model, trained by the scikit-learn of who runs this: writes model.joblib, one.json and v2.json."""
 
 import json
+from pathlib import Path
 
 import joblib
 from sklearn.datasets import load_breast_cancer
@@ -13,5 +14,4 @@ joblib.dump(make_pipeline(StandardScaler(), LogisticRegression(max_iter=500)).fi
 row = features[0].tolist()
 tensor = {"name": "x", "shape": [1, len(row)], "datatype": "FP64", "data": row}  # Open Inference Protocol, version 2
 for name, body in (("one.json", {"data": [row]}), ("v2.json", {"inputs": [tensor]})):
-    with open(name, "w") as file:
-        json.dump(body, file)
+    Path(name).write_text(json.dumps(body))
