@@ -7,7 +7,9 @@ keeps Airflow from executing its modules one by one.
 from __future__ import annotations
 
 from airflow.plugins_manager import AirflowPlugin
+from mlpacker_airflow.timetable import OnChangeTimetable
 
 
 class MLPackerPlugin(AirflowPlugin):
     name = "mlpacker"
+    timetables = [OnChangeTimetable]  # noqa: RUF012  Airflow declares it so

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from airflow.sdk import DAG, CronTriggerTimetable, Param, TaskGroup
 
 from mlpacker_airflow import document, operators, secrets
+from mlpacker_airflow.timetable import OnChangeTimetable
 from packer_lib.errors import PadlInvalid, Problem
 from packer_lib.padl.model import Pipeline
 from packer_lib.plan import Plan, plan
@@ -22,10 +23,14 @@ MAX_RETRY_DELAY = timedelta(minutes=5)
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a pipeline comes from: the PADL file's path and text. An example is started by hand only."""
+    """Where a pipeline comes from: the PADL file's path and text, and since when (seconds) that is its text.
+
+    An example is started by hand only.
+    """
 
     path: str
     text: str
+    changed: float
     example: bool = False
     warnings: tuple[str, ...] = ()
 
@@ -53,7 +58,7 @@ def build(pipeline: Pipeline, origin: Origin) -> DAG:
         dag_id(pipeline.id),
         description=" ".join(pipeline.description.split())[:200] or None,
         doc_md=document.markdown(pipeline, planned, origin.text, origin.warnings),
-        schedule=_schedule(pipeline, origin.example),
+        schedule=_schedule(pipeline, origin),
         tags=_tags(pipeline, origin.example),
         params={"dry_run": dry_run},
         max_active_runs=1,
@@ -81,13 +86,12 @@ def dag_id(pipeline_id: str) -> str:
     return f"mlpacker.{pipeline_id}"
 
 
-def _schedule(pipeline: Pipeline, example: bool) -> Any:
-    """`run_immediately` is Airflow's own way to start the first run of a cron schedule at once."""
-    if example:
+def _schedule(pipeline: Pipeline, origin: Origin) -> Any:
+    if origin.example:
         return None
-    if pipeline.schedule:
-        return CronTriggerTimetable(pipeline.schedule, timezone="UTC", run_immediately=pipeline.autodeploy)
-    return "@once" if pipeline.autodeploy else None
+    if pipeline.autodeploy:
+        return OnChangeTimetable(datetime.fromtimestamp(origin.changed, UTC), pipeline.schedule)
+    return CronTriggerTimetable(pipeline.schedule, timezone="UTC") if pipeline.schedule else None
 
 
 def _tags(pipeline: Pipeline, example: bool) -> list[str]:

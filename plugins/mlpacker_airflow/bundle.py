@@ -35,6 +35,7 @@ class PadlDagBundle(BaseDagBundle):
         super().__init__(**kwargs)
         self.source = Path(source).absolute()
         self._current = self.version
+        self._pinned: dict[str, Pinned] = {}
         self._files: dict[str, str] = {}
         self._seen: list[Found] | None = None
         self._entries: dict[Found, Entry] = {}
@@ -66,11 +67,12 @@ class PadlDagBundle(BaseDagBundle):
             return
         with self.lock():
             self._entries = {item: self._entries.get(item) or folder.read(self.source, item) for item in found}
-            pinned = [pin(entry) for entry in folder.together(list(self._entries.values()))]
-            self._publish({f"{item.name}.py": item for item in pinned})
+            entries = folder.together(list(self._entries.values()))
+            self._publish({f"{entry.found.name}.py": entry for entry in entries})
         self._seen = found
 
-    def _publish(self, pinned: dict[str, Pinned]) -> None:
+    def _publish(self, entries: dict[str, Entry]) -> None:
+        pinned = {name: pin(entry, self._pinned.get(name)) for name, entry in entries.items()}
         files = {name: dag_file(item) for name, item in pinned.items()}
         version = _digest(files)
         target = self.versions_dir / version
@@ -80,7 +82,7 @@ class PadlDagBundle(BaseDagBundle):
             self._write(target, pinned, changed)
         for name in changed:
             _date(target / name, time.time() + AHEAD)
-        self._current, self._files = version, files
+        self._current, self._files, self._pinned = version, files, pinned
 
     def _write(self, target: Path, pinned: dict[str, Pinned], changed: set[str]) -> None:
         """The version aside first, then renamed: a version that exists is whole."""

@@ -26,15 +26,20 @@ MAX_BYTES = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """One PADL file. `name` is relative to the folder; `changed` tells two states of it apart without reading it."""
+    """One PADL file. `name` is relative to the folder; `state` tells two states of it apart without reading it.
+
+    `written` is its date, which copying can preserve; `changed` is when it came to be here as it is (ctime, stat(2)).
+    """
 
     name: str
     path: Path
-    changed: tuple[int, ...]
+    state: tuple[int, ...]
+    written: float
+    changed: float
 
     def settled(self, now: float) -> bool:
         """Whether it has not just been written; a date in the future says nothing."""
-        return not 0 <= now - self.changed[0] / 1e9 < SETTLE
+        return not 0 <= now - self.written < SETTLE
 
     @property
     def example(self) -> bool:
@@ -46,10 +51,8 @@ class Found:
 class Entry:
     """What a file said when it was read: a `pipeline`, or the `problems` that keep it from being one."""
 
-    name: str
-    path: Path
-    text: str
-    example: bool = False
+    found: Found
+    text: str = ""
     pipeline: Pipeline | None = None
     problems: tuple[Problem, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -83,7 +86,8 @@ def _look(folder: Path, path: Path) -> Found | None:
     if not stat.S_ISREG(info.st_mode):
         return None
     name = path.relative_to(folder).as_posix()
-    return Found(name, path, (info.st_mtime_ns, info.st_ctime_ns, info.st_size, info.st_ino))
+    state = (info.st_mtime_ns, info.st_ctime_ns, info.st_size, info.st_ino)
+    return Found(name, path, state, info.st_mtime, info.st_ctime)
 
 
 def read(folder: Path, found: Found) -> Entry:
@@ -96,10 +100,10 @@ def read(folder: Path, found: Found) -> Entry:
         pipeline = padl.read_text(text, str(found.path))
     except PadlInvalid as error:
         problems = tuple(replace(problem, file=found.name) for problem in error.problems)
-        return Entry(found.name, found.path, text, found.example, problems=problems)
+        return Entry(found, text, problems=problems)
     except OSError as error:
         return _broken(found, f"the file cannot be read: {error.strerror or error}")
-    return Entry(found.name, found.path, text, found.example, pipeline, warnings=pipeline.warnings)
+    return Entry(found, text, pipeline, warnings=pipeline.warnings)
 
 
 def _text(path: Path) -> str:
@@ -113,7 +117,7 @@ def _text(path: Path) -> str:
 
 
 def _broken(found: Found, message: str) -> Entry:
-    return Entry(found.name, found.path, "", found.example, problems=(Problem(found.name, 1, 1, "", message),))
+    return Entry(found, problems=(Problem(found.name, 1, 1, "", message),))
 
 
 def together(entries: Sequence[Entry]) -> list[Entry]:
@@ -121,12 +125,12 @@ def together(entries: Sequence[Entry]) -> list[Entry]:
 
     An example gives way to a file outside `examples/` with its id, so that copying one and starting from it works.
     """
-    real = {entry.pipeline.id for entry in entries if entry.pipeline and not entry.example}
-    kept = [entry for entry in entries if not (entry.example and entry.pipeline and entry.pipeline.id in real)]
-    between = _between([entry for entry in kept if not entry.example]) + _between(
-        [entry for entry in kept if entry.example]
+    real = {entry.pipeline.id for entry in entries if entry.pipeline and not entry.found.example}
+    kept = [entry for entry in entries if not (entry.found.example and entry.pipeline and entry.pipeline.id in real)]
+    between = _between([entry for entry in kept if not entry.found.example]) + _between(
+        [entry for entry in kept if entry.found.example]
     )
-    return [_with(entry, [problem for problem in between if problem.file == str(entry.path)]) for entry in kept]
+    return [_with(entry, [problem for problem in between if problem.file == str(entry.found.path)]) for entry in kept]
 
 
 def _between(entries: Sequence[Entry]) -> list[Problem]:
@@ -134,7 +138,7 @@ def _between(entries: Sequence[Entry]) -> list[Problem]:
 
 
 def _with(entry: Entry, problems: Sequence[Problem]) -> Entry:
-    named = [replace(problem, file=entry.name) for problem in problems]
+    named = [replace(problem, file=entry.found.name) for problem in problems]
     errors = tuple(problem for problem in named if problem.level == "error")
     warnings = tuple(str(problem) for problem in named if problem.level != "error")
     return replace(entry, problems=entry.problems + errors, warnings=entry.warnings + warnings)

@@ -58,8 +58,10 @@ def _may_be(found: Found, wanted: str | None) -> bool:
 
 def _dag(entry: Entry) -> DAG:
     if entry.pipeline is None or entry.problems:
-        return builder.failing(broken_id(entry.name), "\n".join(str(problem) for problem in entry.problems))
-    return builder.build(entry.pipeline, builder.Origin(str(entry.path), entry.text, entry.example, entry.warnings))
+        return builder.failing(broken_id(entry.found.name), "\n".join(str(problem) for problem in entry.problems))
+    found = entry.found
+    origin = builder.Origin(str(found.path), entry.text, found.changed, found.example, entry.warnings)
+    return builder.build(entry.pipeline, origin)
 
 
 def broken_id(name: str) -> str:

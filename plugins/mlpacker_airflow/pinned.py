@@ -7,6 +7,7 @@ hidden). Beside it lies `<name>.pinned`: the exact text, where it came from, and
 from __future__ import annotations
 
 import hashlib
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -25,11 +26,15 @@ dag = dag_of(__file__)
 
 
 class Pinned(msgspec.Struct, frozen=True):
-    """A PADL file as it was when the bundle took it. `path` is where it is: relative model paths start there."""
+    """A PADL file as it was when the bundle took it.
+
+    `path` is where it is: relative model paths start there. `changed` is since when it has this text, in seconds.
+    """
 
     name: str
     path: str
     text: str
+    changed: float
     example: bool
     problems: tuple[Problem, ...]
     warnings: tuple[str, ...]
@@ -39,17 +44,17 @@ class Pinned(msgspec.Struct, frozen=True):
         return hashlib.sha256(self.text.encode()).hexdigest()
 
 
-def pin(entry: Entry) -> Pinned:
-    return Pinned(entry.name, str(entry.path), entry.text, entry.example, entry.problems, entry.warnings)
+def pin(entry: Entry, former: Pinned | None = None) -> Pinned:
+    """The same text as `former` has been there since then: touching a file does not change it."""
+    found = entry.found
+    changed = former.changed if former and former.text == entry.text else found.changed
+    return Pinned(found.name, str(found.path), entry.text, changed, found.example, entry.problems, entry.warnings)
 
 
 def dag_file(pinned: Pinned) -> str:
     """The text of the DAG file. All that comes from a PADL file is in comments, so that it cannot become code."""
-    head = [
-        f"Airflow DAG made by MLPacker {__version__}. Edit the PADL file, not this one:",
-        pinned.path,
-        pinned.sha256,
-    ]
+    since = datetime.fromtimestamp(pinned.changed, UTC).isoformat(timespec="milliseconds")
+    head = [f"Airflow DAG made by MLPacker {__version__} from {pinned.path}", f"sha256 {pinned.sha256} since {since}"]
     problems = [str(problem) for problem in pinned.problems]
     text = "\n".join(problems) if problems else secrets.hide(pinned.text, pinned.path)
     return "\n".join([*map(_comment, head), CODE, _comment(text), *map(_comment, pinned.warnings), ""])
@@ -78,4 +83,5 @@ def dag_of(dag_path: str) -> DAG:
         pipeline = padl.read_text(pinned.text, pinned.path)
     except PadlInvalid as error:
         return builder.Broken(error.problems)
-    return builder.build(pipeline, builder.Origin(pinned.path, pinned.text, pinned.example, pinned.warnings))
+    origin = builder.Origin(pinned.path, pinned.text, pinned.changed, pinned.example, pinned.warnings)
+    return builder.build(pipeline, origin)

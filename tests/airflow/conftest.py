@@ -12,5 +12,6 @@ from tests.support import ROOT
 HOME = Path(tempfile.mkdtemp(prefix="mlpacker-airflow-"))
 os.environ["AIRFLOW_HOME"] = str(HOME)
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
+os.environ["AIRFLOW__CORE__PLUGINS_FOLDER"] = str(ROOT / "plugins")
 os.environ["AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_STORAGE_PATH"] = str(HOME / "dag-bundles")
 sys.path.append(str(ROOT / "plugins"))

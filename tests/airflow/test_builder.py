@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
+import pendulum
 import pytest
 from airflow.sdk import DAG
 from airflow.serialization.serialized_objects import DagSerialization
-from airflow.timetables.base import TimeRestriction
+from airflow.timetables.base import DataInterval, TimeRestriction
 from mlpacker_airflow import builder, operators
 from mlpacker_airflow.builder import Origin
 
@@ -18,12 +19,14 @@ from packer_lib import padl
 from tests.airflow import padls
 
 HOSTILE = "{{ 7 * 7 }} {% raise %} {# gone #} </script><b>bold</b> [x](javascript:y) `code`\\"
+CHANGED = 1_700_000_000.5
 SECRET = "hunter2-s3cret"
 
 
 def build(document: dict[str, Any], example: bool = False) -> DAG:
     text = padls.text(document)
-    return builder.build(padl.read_text(text, "/pipelines/file.json"), Origin("/pipelines/file.json", text, example))
+    origin = Origin("/pipelines/file.json", text, CHANGED, example)
+    return builder.build(padl.read_text(text, "/pipelines/file.json"), origin)
 
 
 def stored(dag: DAG) -> str:
@@ -52,29 +55,42 @@ def test_only_images_for_other_machines_are_pushed(containerized: bool, pushed: 
     assert ("find.push" in build(padls.stream(containerized=containerized)).task_ids) is pushed
 
 
-def first_run(dag: DAG) -> Any:
-    """When Airflow would start the first run, from the DAG as it is in the database."""
+def next_run(dag: DAG, last: datetime | None = None) -> datetime | None:
+    """When Airflow would start the next run after that of `last`, from the DAG as it is in the database."""
     timetable = DagSerialization.from_dict(json.loads(stored(dag))).timetable
+    interval = DataInterval.exact(pendulum.instance(last)) if last else None
     restriction = TimeRestriction(earliest=None, latest=None, catchup=False)
-    return timetable.next_dagrun_info(last_automated_data_interval=None, restriction=restriction)
+    run = timetable.next_dagrun_info(last_automated_data_interval=interval, restriction=restriction)
+    return run.run_after if run else None
 
 
-@pytest.mark.parametrize(
-    ("more", "example", "soon"),
-    [
-        ({}, False, True),
-        ({"schedule": "0 3 1 1 *"}, False, True),
-        ({"schedule": "@yearly"}, False, True),
-        ({"autodeploy": False, "schedule": "0 3 1 1 *"}, False, False),
-    ],
-)
-def test_the_first_run_starts_by_itself_unless_autodeploy_is_false(
-    more: dict[str, Any], example: bool, soon: bool
-) -> None:
-    import pendulum
+@pytest.mark.parametrize("schedule", [None, "0 3 1 1 *", "@yearly"])
+def test_the_first_run_starts_by_itself_and_another_when_the_file_has_changed(schedule: str | None) -> None:
+    dag = build(padls.rest(**({"schedule": schedule} if schedule else {})))
+    changed = datetime.fromtimestamp(CHANGED, UTC)
+    assert next_run(dag) == changed
+    assert next_run(dag, changed - timedelta(hours=1)) == changed
+    assert next_run(dag, changed) != changed
 
-    run = first_run(build(padls.rest(**more), example))
-    assert (run.run_after <= pendulum.now("UTC")) is soon
+
+def test_without_a_schedule_there_is_one_run_for_each_change() -> None:
+    assert next_run(build(padls.rest()), datetime.fromtimestamp(CHANGED, UTC)) is None
+
+
+@pytest.mark.parametrize("autodeploy", [True, False])
+def test_a_schedule_goes_on_after_the_first_run(autodeploy: bool) -> None:
+    dag = build(padls.rest(schedule="0 3 * * *", autodeploy=autodeploy))
+    now = datetime.now(UTC)
+    following = next_run(dag, now)
+    assert following is not None
+    assert now < following <= now + timedelta(days=1)
+    assert following.hour == 3
+
+
+def test_without_autodeploy_the_first_run_is_the_schedules() -> None:
+    first = next_run(build(padls.rest(schedule="0 3 1 1 *", autodeploy=False)))
+    assert first is not None
+    assert first > datetime.now(UTC)
 
 
 @pytest.mark.parametrize(
@@ -85,16 +101,8 @@ def test_nothing_but_a_person_starts_an_example_or_what_is_not_to_be_deployed(
     more: dict[str, Any], example: bool
 ) -> None:
     dag = build(padls.rest(**more), example)
-    assert first_run(dag) is None
+    assert next_run(dag) is None
     assert ("example" in dag.tags) is example
-
-
-def test_the_schedule_goes_on_after_the_first_run() -> None:
-    timetable = DagSerialization.from_dict(json.loads(stored(build(padls.rest(schedule="0 3 * * *"))))).timetable
-    restriction = TimeRestriction(earliest=None, latest=None, catchup=False)
-    first = timetable.next_dagrun_info(last_automated_data_interval=None, restriction=restriction)
-    second = timetable.next_dagrun_info(last_automated_data_interval=first.data_interval, restriction=restriction)
-    assert second.run_after - first.run_after == timedelta(days=1)
 
 
 def test_one_run_at_a_time_and_every_task_ends_and_retries_as_the_file_says() -> None:

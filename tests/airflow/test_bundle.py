@@ -104,26 +104,46 @@ def test_a_run_whose_version_is_gone_is_told_so(pipelines: Path, bundle: PadlDag
         task.initialize()
 
 
-def test_what_changed_is_dated_anew_even_when_it_goes_back_to_what_it_was(
-    pipelines: Path, bundle: PadlDagBundle
-) -> None:
+def test_what_changed_is_dated_anew_and_nothing_else(pipelines: Path, bundle: PadlDagBundle) -> None:
     """Airflow parses a known file again only when its date is later than the last parse."""
     first, second = padls.rest("one"), padls.rest("one", description="other")
     put(pipelines / "one.json", first)
     put(pipelines / "still.json", padls.rest("still"))
     bundle.initialize()
-    origin = version(bundle)
-    put(pipelines / "one.json", second)
+    for content in (second, first):
+        for path in bundle.path.glob("*.py"):
+            os.utime(path, (1.0, 1.0))
+        parsed = time.time()
+        put(pipelines / "one.json", content)
+        bundle.refresh()
+        assert (bundle.path / "one.json.py").stat().st_mtime > parsed
+        assert (bundle.path / "still.json.py").stat().st_mtime == 1.0
+
+
+def since(bundle: PadlDagBundle) -> Any:
+    return bag(bundle).dags["mlpacker.one"].timetable.changed.timestamp()
+
+
+def test_a_file_is_as_old_as_its_text_however_it_came_here(pipelines: Path, bundle: PadlDagBundle) -> None:
+    before = time.time() - 1
+    path = put(pipelines / "one.json", padls.rest("one"))
+    bundle.initialize()
+    first = since(bundle)
+    assert first > before  # its own date is a minute ago
+    path.touch()
+    path.chmod(0o600)
+    os.utime(path, (1.0, 1.0))
     bundle.refresh()
-    for name in names(bundle):
-        os.utime(bundle.path / name, (1.0, 1.0))
-    parsed = time.time()
-    os.utime(bundle.versions_dir / origin / "one.json.py", (1.0, 1.0))
-    put(pipelines / "one.json", first)
+    assert since(bundle) == first
+    put(path, padls.rest("one", description="other"))
     bundle.refresh()
-    assert version(bundle) == origin
-    assert (bundle.path / "one.json.py").stat().st_mtime > parsed
-    assert (bundle.path / "still.json.py").stat().st_mtime < parsed
+    second = since(bundle)
+    assert second > first
+    path.unlink()
+    bundle.refresh()
+    put(path, padls.rest("one", description="other"))
+    bundle.refresh()
+    assert since(bundle) > second
 
 
 def test_a_removed_file_is_gone_from_the_next_version(pipelines: Path, bundle: PadlDagBundle) -> None:
@@ -262,8 +282,8 @@ def test_relative_model_paths_start_at_the_file_that_was_dropped(pipelines: Path
 @given(st.text(), st.text(alphabet=st.characters(exclude_characters="/\0"), min_size=1))
 @settings(max_examples=300, deadline=None)
 def test_no_text_and_no_file_name_becomes_code(text: str, name: str) -> None:
-    made = dag_file(Pinned(f"{name}.yaml", f"/pipelines/{name}.yaml", text, False, (), (text,)))
-    plain = dag_file(Pinned("a.yaml", "/a.yaml", "", False, (), ()))
+    made = dag_file(Pinned(f"{name}.yaml", f"/pipelines/{name}.yaml", text, 0.0, False, (), (text,)))
+    plain = dag_file(Pinned("a.yaml", "/a.yaml", "", 0.0, False, (), ()))
     assert ast.dump(ast.parse(made)) == ast.dump(ast.parse(plain))
 
 

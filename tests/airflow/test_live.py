@@ -185,6 +185,21 @@ def test_an_edited_file_shows_its_new_shape(running: Running) -> None:
     assert running.dag("edited")["bundle_version"] != version
 
 
+def test_a_changed_file_is_deployed_by_itself_and_only_when_its_text_changes(running: Running, model: Any) -> None:
+    document = padls.rest("changing", pipeline={"x": _missing_model()})  # fails soon: here only runs are counted
+    path = running.drop("changing.json", document)
+    wait_for(lambda: running.ended("changing"), 60, "the first run")
+    path.touch()
+    running.drop("changing.json", {**document, "description": "changed"})
+    wait_for(lambda: running.ended("changing", 2), 60, "the second run")
+    assert len(running.runs("changing")) == 2
+    assert {run["run_type"] for run in running.runs("changing")} == {"scheduled"}
+    path.unlink()
+    wait_for(lambda: running.gone("changing"), 10)
+    running.drop("changing.json", document)
+    wait_for(lambda: running.ended("changing", 3), 60, "the run of the file that came back")
+
+
 def test_a_removed_file_takes_its_dag_along(running: Running) -> None:
     place = running.drop("removed.json", padls.rest("removed", autodeploy=False))
     wait_for(lambda: running.dag("removed"))

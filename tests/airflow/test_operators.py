@@ -57,7 +57,7 @@ def validate(tmp_path: Path, document: dict[str, Any]) -> Any:
     path = tmp_path / "pipeline.json"
     text = padls.text(document)
     path.write_text(text)
-    return builder.build(padl.read_text(text, str(path)), Origin(str(path), text)).get_task("validate")
+    return builder.build(padl.read_text(text, str(path)), Origin(str(path), text, 0.0)).get_task("validate")
 
 
 def test_a_missing_model_is_named_with_its_line_and_not_tried_again(
@@ -81,6 +81,6 @@ def test_what_this_version_cannot_deploy_is_refused_by_the_first_task(tmp_path: 
 @pytest.mark.parametrize("stage", ["iris.stage", "switch", "verify"])
 def test_a_dry_run_stops_before_anything_is_staged(stage: str) -> None:
     text = padls.text(padls.rest())
-    dag = builder.build(padl.read_text(text, "/p.json"), Origin("/p.json", text))
+    dag = builder.build(padl.read_text(text, "/p.json"), Origin("/p.json", text, 0.0))
     with pytest.raises(AirflowSkipException):
         dag.get_task(stage).execute({"params": {"dry_run": True}, "run_id": "run"})
