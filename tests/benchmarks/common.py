@@ -15,7 +15,7 @@ FIGURES = ROOT / "docs" / "benchmarks"
 
 
 def train(folder: Path) -> tuple[Path, list[float]]:
-    """The benchmark model (standard scaler and logistic regression on scikit-learn's 569 real breast-cancer rows) and one row."""
+    """The benchmark model (scaler and logistic regression on 569 breast-cancer rows of scikit-learn) and one row."""
     import joblib
     from sklearn.datasets import load_breast_cancer
     from sklearn.linear_model import LogisticRegression

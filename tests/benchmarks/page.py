@@ -11,9 +11,10 @@ from tests.benchmarks.common import FIGURES
 PAGE = FIGURES.parent / "benchmarks.md"
 HEAD = """# Benchmarks
 
-Written by `make bench`. Everything on this page was measured in one run on one machine, ours and the peers one after the other, so
-the ratios hold although the machine is small and shared; the absolute figures are those of that machine and that hour. What runs
-is in `tests/benchmarks/`, the peers in `tests/benchmarks/peers/`, each in an environment of its own.
+Written by `make bench`. Everything on this page was measured in one run on one machine, ours and the peers one after
+the other, so the ratios hold although the machine is small and shared; the absolute figures are those of that machine
+and that hour. What runs is in `tests/benchmarks/`, the peers in `tests/benchmarks/peers/`, each in an environment of
+its own.
 """
 
 

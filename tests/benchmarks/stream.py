@@ -1,7 +1,7 @@
-"""Kafka → Kafka with a model, ours beside the peers, in one run on one real broker; `python -m tests.benchmarks stream`.
+"""Kafka → Kafka with a model, ours beside the peers, on one real broker; `python -m tests.benchmarks stream`.
 
-Every system reads one topic filled beforehand and writes another. The figure is the time between the first and the last record
-of the output topic, asked of the broker, so that nobody's own clock or start-up counts. 30 floats as JSON, the breast-cancer model.
+Every system reads one topic filled beforehand and writes another. The figure is the time between the first and the
+last record of the output topic, asked of the broker, so that nobody's own clock or start-up counts.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Work:
 
 
 def main(folder: Path, count: int = 100_000) -> dict[str, object]:
-    """Messages per second of each system and the ratios of ours. `folder` keeps the model and the peers' environments."""
+    """Messages per second of each system and ours over theirs. `folder` keeps the model and the peers' environments."""
     model, row = train(folder)
     with brokers.kafka() as broker:
         work = Work(broker.address, model, json.dumps({"data": row}).encode(), folder)
@@ -64,8 +64,8 @@ def main(folder: Path, count: int = 100_000) -> dict[str, object]:
     peers = {name: rates["ours"] / rate for name, rate in rates.items() if name not in {"ours", "quix_pass"}}
     return {
         "title": "Kafka to Kafka with a model",
-        "what": "30 floats as JSON, the breast-cancer model of scikit-learn, one process, one partition, a real broker beside "
-        "it on the same machine. `pass through` and `quix pass` hand bytes or JSON on and predict nothing.",
+        "what": "30 floats as JSON, the breast-cancer model of scikit-learn, one process, one partition, a real broker "
+        "beside it on the same machine. `pass through` and `quix pass` hand bytes or JSON on and predict nothing.",
         "unit": "messages per second",
         "ratios": {name: round(ratio, 2) for name, ratio in peers.items()},
         "rates": {name: round(rate) for name, rate in rates.items()},

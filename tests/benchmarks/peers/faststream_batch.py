@@ -1,4 +1,4 @@
-"""FastStream (confluent) by its own batches on the same work. usage: faststream_batch.py BROKER SOURCE SINK MODEL.joblib"""
+"""FastStream (confluent) by its own batches. usage: faststream_batch.py BROKER SOURCE SINK MODEL.joblib"""
 
 import asyncio
 import sys

@@ -1,6 +1,6 @@
 """Loops that a user would write with confluent-kafka: the bytes passed on (the limit), and one message at a time.
 
-usage: kafka_loops.py BROKER SOURCE SINK MODEL.joblib pass|one      each flushes its producer, then commits: at-least-once
+usage: kafka_loops.py BROKER SOURCE SINK MODEL.joblib pass|one      at-least-once: flush, then commit
 """
 
 import json
