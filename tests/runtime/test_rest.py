@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import pickle
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -21,6 +23,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from packer_lib.runtime.manifest import StepSpec
 from tests.runtime.handmade import Service, code_step, end, model_step, running, start, write_bundle
 from tests.support import wait_for
 
@@ -409,6 +412,23 @@ class TestCheck:
         done = self.check(tmp_path)
         assert done.returncode == 1
         assert "step 'model': models/model/model.joblib: no such file" in done.stdout
+
+
+def test_a_tensorflow_model_answers_sixteen_clients_as_it_does_by_itself(tmp_path: Path) -> None:
+    """A Keras 2 autoencoder; the first reconstructed row is what Keras 2 gave. TensorFlow stays on the one thread."""
+    source = Path(__file__).parent.parent / "contract" / "data" / "keras2_lstm.h5"
+    (tmp_path / "models").mkdir()
+    shutil.copyfile(source, tmp_path / "models" / "model.h5")
+    window = [[math.sin((3 * row + column) / 9) for column in range(3)] for row in range(30)]
+    step = StepSpec("lstm", "model", "models/model.h5", framework="tensorflow", serializer="h5")
+    write_bundle(tmp_path, replace(step, test={"input": window}))
+    with running(tmp_path) as service, ThreadPoolExecutor(16) as clients:
+        replies = list(clients.map(lambda number: service.predict([window] * number), range(1, 33)))
+        assert [len(reply.json["predictions"]) for reply in replies] == list(range(1, 33))
+        rows = [prediction[0] for reply in replies for prediction in reply.json["predictions"]]
+        assert rows == [pytest.approx([-0.00519308, 0.01838754, -0.00089822], abs=1e-6)] * len(rows)
+        assert service.predict([window[:29]]).json == {"error": "data[0]: expected (30, 3), got (29, 3)"}
+        assert "oneDNN" not in service.log.read_text()
 
 
 def test_a_model_between_code_steps_answers_as_the_model_does(tmp_path: Path, model: Any) -> None:
