@@ -1,7 +1,7 @@
 """The demo's child processes: each a session of its own, each with a record on disk, so that nothing outlives the demo.
 
-Whatever the demo starts, directly or not (Airflow's tasks start units under supervisor), carries the run's mark in its
-environment. That mark is how a killed run is cleaned up by the next one: never by the name of a process.
+Whatever the demo starts carries the run's mark in its environment; what Airflow's tasks start for it (checks, units,
+supervisor) runs from the demo's own folder. By these two a killed run is cleaned up by the next one, never by names.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def claim(state: Path) -> Run:
     if (former := _read(file)) is not None:
         if former.alive() and former.pid != os.getpid():
             raise Busy(f"a demo is already running here (process {former.pid})", "stop it with Ctrl-C in its terminal")
-        stop_marked(former.mark)
+        stop_all(former.mark, state)
     run = Run(uuid.uuid4().hex, os.getpid(), psutil.Process().create_time())
     state.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(asdict(run)), encoding="utf-8")
@@ -64,26 +64,31 @@ def _read(file: Path) -> Run | None:
         return None
 
 
-def marked(mark: str) -> list[psutil.Process]:
-    """Every process of ours with this mark in its environment, this one left out."""
+def belonging(mark: str, state: Path) -> list[psutil.Process]:
+    """Every process with this mark in its environment, or whose program or supervisor's settings lie in `state`."""
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):
-            if process.pid != os.getpid() and process.environ().get(MARK) == mark:
+            if process.pid != os.getpid() and (process.environ().get(MARK) == mark or _runs_from(process, state)):
                 found.append(process)
     return found
 
 
-def stop_marked(mark: str, grace: float = 15.0) -> int:
-    """Stops all of them, politely first; how many there were. Children born meanwhile are met in the next round."""
-    stopped = 0
+def _runs_from(process: psutil.Process, state: Path) -> bool:
+    argv = process.cmdline()
+    return argv[:1] != [] and (Path(argv[0]).is_relative_to(state) or argv[1:] == _supervisor(state))
+
+
+def _supervisor(state: Path) -> list[str]:
+    return ["-m", "supervisor.supervisord", "-c", str(state / "mlpacker" / "supervisord.conf")]
+
+
+def stop_all(mark: str, state: Path) -> None:
+    """Stops all of them, politely first. What is born meanwhile is met in the next round."""
     for _ in range(5):
-        processes = marked(mark)
-        if not processes:
-            break
-        stopped += len(processes)
-        stop_processes(processes, grace)
-    return stopped
+        if not (processes := belonging(mark, state)):
+            return
+        stop_processes(processes)
 
 
 def stop_processes(processes: Sequence[psutil.Process], grace: float = 15.0) -> None:

@@ -117,7 +117,7 @@ def _undeploy(pipeline: str, chosen: Settings) -> str:
     return ""
 
 
-def stop_everything(mark: str) -> None:
-    """Every process that carries the mark of this run, and whatever else came from this process."""
-    processes.stop_marked(mark)
+def stop_everything(mark: str, state: Path) -> None:
+    """Every process that belongs to this run, and whatever else came from this process."""
+    processes.stop_all(mark, state)
     processes.stop_processes(psutil.Process().children(recursive=True))

@@ -58,7 +58,7 @@ def _tidy(screen: Screen, ending: ExitStack, mark: str) -> None:
         try:
             ending.close()
         finally:
-            stage.stop_everything(mark)
+            stage.stop_everything(mark, stage.STATE)
 
 
 def _prepare(screen: Screen, settings: Settings, ending: ExitStack) -> Scene:

@@ -25,7 +25,7 @@ child = """import subprocess, sys, time
 subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'], start_new_session=True)
 time.sleep(600)"""
 processes.start([sys.executable, "-c", child], {**os.environ, processes.MARK: run.mark}, state / "child.log")
-assert processes.wait_until(lambda: len(processes.marked(run.mark)) == 2, 30)
+assert processes.wait_until(lambda: len(processes.belonging(run.mark, state)) == 2, 30)
 os.kill(os.getpid(), signal.SIGKILL)
 '''
 
@@ -33,9 +33,9 @@ os.kill(os.getpid(), signal.SIGKILL)
 def test_what_a_killed_demo_left_is_stopped_by_the_next_one(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], timeout=60)
     mark = json.loads((tmp_path / "run.json").read_text())["mark"]
-    assert len(processes.marked(mark)) == 2
+    assert len(processes.belonging(mark, tmp_path)) == 2
     run = processes.claim(tmp_path)
-    assert processes.marked(mark) == []
+    assert processes.belonging(mark, tmp_path) == []
     assert run.mark != mark
     assert run.pid == os.getpid()
 
@@ -79,3 +79,21 @@ def test_a_process_that_ignores_the_polite_way_is_ended_all_the_same(tmp_path: P
     assert processes.wait_until(lambda: "deaf" in log.read_text(), 30)
     processes.stop(process, grace=0.2)
     assert process.returncode == -9
+
+
+def test_what_runs_from_the_demos_folder_belongs_to_it_without_a_mark(tmp_path: Path) -> None:
+    program = tmp_path / "bin" / "python"
+    program.parent.mkdir()
+    program.symlink_to(sys.executable)
+    inside = subprocess.Popen([str(program), "-c", "import time; time.sleep(600)"], env={})
+    outside = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)", str(tmp_path / "file")], env={})
+    try:
+        assert processes.wait_until(lambda: bool(processes.belonging("none", tmp_path)), 30)
+        assert [process.pid for process in processes.belonging("none", tmp_path)] == [inside.pid]
+        processes.stop_all("none", tmp_path)
+        assert inside.poll() is not None
+        assert outside.poll() is None
+    finally:
+        for process in (inside, outside):
+            process.kill()
+            process.wait()
