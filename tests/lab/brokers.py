@@ -59,7 +59,7 @@ class Broker:
     def address(self) -> str:
         return f"{self.host}:{self.port}"
 
-    def start(self, seconds: float = 60.0) -> None:
+    def start(self, seconds: float = 120.0) -> None:
         """Returns when it answers; `CannotStart` with its last words otherwise."""
         log = self.folder / "log.txt"
         with log.open("ab") as output:

@@ -146,6 +146,8 @@ class KafkaSource(Source):
                 "auto.offset.reset": "earliest",
                 "partition.assignment.strategy": "cooperative-sticky",
                 "fetch.wait.max.ms": 100,
+                "session.timeout.ms": 10_000,  # how long the partitions of a killed unit wait for the next one
+                "heartbeat.interval.ms": 3_000,
             },
         )
         config |= {"enable.auto.commit": False, "enable.auto.offset.store": False, "error_cb": self._health}
