@@ -28,7 +28,7 @@ from . import manifest as manifests
 from .front import App, Front, Message, Receive, Send, final
 from .worker import Worker
 
-__all__ = ["OPTIONS", "Front", "Unit", "unit_in"]
+__all__ = ["Front", "Unit", "unit_in"]
 
 log = logging.getLogger("mlpacker.rest")
 
@@ -44,7 +44,7 @@ GRACE_SECONDS = 20
 
 
 class Unit:
-    """The unit in the bundle `folder`. `front` are the arguments of `Front`, the same under both servers."""
+    """The unit in the bundle `folder`. `front` are the arguments of `Front`, `options` those of the BentoML service."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -54,6 +54,7 @@ class Unit:
         self._failed = False
         self._worker = Worker(self._manifest, folder, self._fail)
         info = manifests.describe(self._manifest, self._settings, datetime.now(UTC))
+        self.options = {"name": self._manifest.unit, **OPTIONS}
         limit = self._settings.max_body_mib << 20
         self.front: dict[str, Any] = {"worker": self._worker, "info": info, "max_body": limit}
         logs.to_stderr(self._settings.log_level, f"{self._manifest.pipeline}/{self._manifest.unit}")

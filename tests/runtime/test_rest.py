@@ -204,8 +204,9 @@ class TestAModelBehindEitherServer:
         assert metric(service, "mlpacker_in_flight") == 0
 
     def test_is_described_for_machines_and_people(self, service: Service) -> None:
-        paths = service.ask("/docs.json").json["paths"]
-        assert "data" in json.dumps(paths["/predict"]["post"]["requestBody"])
+        description = service.ask("/docs.json").json
+        assert description["info"]["title"] == "model"
+        assert "data" in json.dumps(description["paths"]["/predict"]["post"]["requestBody"])
         page = service.ask("/")
         assert (page.status, b"swagger" in page.body) == (200, True)
         assert "script-src" not in page.headers["content-security-policy"]
