@@ -3,10 +3,43 @@
 from __future__ import annotations
 
 import urllib.error
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from packer_lib.standalone import Airflow
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """The latest run of one DAG: its state ("" before the first), and the state of each of its tasks."""
+
+    run: str = ""
+    tasks: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def live(self) -> bool:
+        return self.run == "success"
+
+    @property
+    def busy(self) -> bool:
+        return self.run in ("queued", "running")
+
+    @property
+    def failed(self) -> str:
+        """The tasks that failed, once the run as a whole has; empty otherwise."""
+        return ", ".join(self._that_are("failed")) or "it has no failed task" if self.run == "failed" else ""
+
+    def of(self, unit: str) -> str:
+        """What is being done for `unit`, or for all units together, in a word or two."""
+        if not self.run:
+            return "no DAG run yet"
+        ours = [task.rpartition(".") for task in self._that_are("running")]
+        busy = [verb for group, _, verb in ours if group in ("", unit)]
+        return f"DAG: {', '.join(busy)}" if busy else f"DAG {self.run}"
+
+    def _that_are(self, state: str) -> list[str]:
+        return sorted(task for task, of_task in self.tasks if of_task == state)
 
 
 class Deployments:
@@ -17,28 +50,19 @@ class Deployments:
         self._pipelines = tuple(pipelines)
         self._token = airflow.token()
 
-    def states(self) -> dict[str, str]:
-        """By pipeline, in few words: the tasks that are running, or what it waits for; "failed: …" if it did."""
-        return {pipeline: self._state(f"/api/v2/dags/mlpacker.{pipeline}") for pipeline in self._pipelines}
+    def progress(self) -> Mapping[str, Progress]:
+        """By pipeline; empty progress while there is no DAG yet."""
+        return {pipeline: self._of(f"/api/v2/dags/mlpacker.{pipeline}/dagRuns") for pipeline in self._pipelines}
 
-    def _state(self, dag: str) -> str:
+    def _of(self, path: str) -> Progress:
         try:
-            runs = self._ask(f"{dag}/dagRuns?order_by=-run_after&limit=1")["dag_runs"]
+            runs = self._ask(f"{path}?order_by=-run_after&limit=1")["dag_runs"]
             if not runs:
-                return "DAG there"
-            tasks = self._ask(f"{dag}/dagRuns/{runs[0]['dag_run_id']}/taskInstances")["task_instances"]
+                return Progress()
+            tasks = self._ask(f"{path}/{runs[0]['dag_run_id']}/taskInstances")["task_instances"]
         except urllib.error.HTTPError:
-            return "no DAG yet"
-        return describe(runs[0]["state"], {task["task_id"]: task["state"] or "" for task in tasks})
+            return Progress()
+        return Progress(runs[0]["state"], tuple((task["task_id"], task["state"] or "") for task in tasks))
 
     def _ask(self, path: str) -> Any:
         return self._airflow.ask("GET", path, token=self._token)
-
-
-def describe(run: str, tasks: dict[str, str]) -> str:
-    """From the states of a run and of its tasks (by id)."""
-    failed = [task for task, state in tasks.items() if state == "failed"]
-    if run == "failed":
-        return f"failed: {', '.join(sorted(failed))}"
-    busy = [task for task, state in tasks.items() if state == "running"]
-    return f"DAG: {', '.join(sorted(busy))}" if busy else f"DAG {run}"

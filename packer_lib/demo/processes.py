@@ -22,6 +22,7 @@ import psutil
 from packer_lib.errors import Busy
 
 MARK = "MLPACKER_DEMO_RUN"
+RECORD = "run.json"
 #: setproctitle, which Airflow uses, otherwise writes over the environment that the mark is read from.
 KEEP_ENVIRONMENT = {"SPT_NOENV": "1"}
 
@@ -41,20 +42,25 @@ class Run:
         return False
 
 
-def claim(state: Path) -> Run:
-    """This process as the one demo of `state`, every process that a killed run left behind being stopped first.
+def killed(state: Path) -> Run | None:
+    """The last demo of `state`, if it did not get to its end. `Busy` when it is still running."""
+    former = _read(state / RECORD)
+    if former is not None and former.alive() and former.pid != os.getpid():
+        raise Busy(f"a demo is already running here (process {former.pid})", "stop it with Ctrl-C in its terminal")
+    return former
 
-    `Busy` when another demo is running there.
-    """
-    file = state / "run.json"
-    if (former := _read(file)) is not None:
-        if former.alive() and former.pid != os.getpid():
-            raise Busy(f"a demo is already running here (process {former.pid})", "stop it with Ctrl-C in its terminal")
-        stop_all(former.mark, state)
+
+def claim(state: Path) -> Run:
+    """This process as the one demo of `state`, until `leave`."""
     run = Run(uuid.uuid4().hex, os.getpid(), psutil.Process().create_time())
     state.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(asdict(run)), encoding="utf-8")
+    (state / RECORD).write_text(json.dumps(asdict(run)), encoding="utf-8")
     return run
+
+
+def leave(state: Path) -> None:
+    """This demo has left nothing behind."""
+    (state / RECORD).unlink(missing_ok=True)
 
 
 def _read(file: Path) -> Run | None:

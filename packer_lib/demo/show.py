@@ -16,7 +16,7 @@ from packer_lib import status
 from packer_lib.demo import cases, closing, processes
 from packer_lib.demo.brokers import Broker
 from packer_lib.demo.cases import CASES, A, B, C
-from packer_lib.demo.dags import Deployments
+from packer_lib.demo.dags import Deployments, Progress
 from packer_lib.demo.feed import Asker, Feed
 from packer_lib.demo.screen import LiveTable, Screen
 from packer_lib.demo.watch import Row, Watch
@@ -26,7 +26,6 @@ from packer_lib.standalone import Airflow
 
 LOOK_EVERY = 0.5
 STATUS_EVERY = 2.0
-LIVE = "DAG success"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +48,7 @@ class Show:
     def __init__(self, scene: Scene, watch: Watch, table: LiveTable) -> None:
         self._scene, self._watch, self._table = scene, watch, table
         self._deployments = Deployments(scene.airflow, (case.id for case in CASES))
-        self._dags: dict[str, str] = {}
+        self._deployed: Mapping[str, Progress] = {}
         self._status: list[dict[str, Any]] = []
         self._asked = float("-inf")
         self.feed: Feed | None = None
@@ -91,10 +90,13 @@ class Show:
         return True
 
     def _all_live(self) -> bool:
-        for pipeline, state in self._dags.items():
-            if state.startswith("failed"):
-                raise MLPackerError(f"Airflow did not deploy {pipeline} ({state})", self._where())
-        return set(self._dags.values()) == {LIVE} and all(row.state == "running" for row in self.rows)
+        for pipeline, progress in self._deployed.items():
+            if progress.failed:
+                raise MLPackerError(f"Airflow did not deploy {pipeline}: {progress.failed}", self._where())
+        return self._all_deployed() and all(row.state == "running" for row in self.rows)
+
+    def _all_deployed(self) -> bool:
+        return bool(self._deployed) and all(progress.live for progress in self._deployed.values())
 
     def _where(self) -> str:
         return f"the tasks' logs are in {self._scene.airflow.home / 'logs'}"
@@ -115,14 +117,13 @@ class Show:
 
     def _look(self, caption: str) -> None:
         if time.monotonic() - self._asked > STATUS_EVERY:
-            if set(self._dags.values()) != {LIVE}:
-                self._dags = self._deployments.states()
-            if (
-                LIVE in self._dags.values()
-            ):  # before that there is nothing to ask for, and asking takes time from others
+            if not self._all_deployed():
+                self._deployed = self._deployments.progress()
+            # Before that nothing runs, and asking takes processors from those who deploy.
+            if any(progress.live for progress in self._deployed.values()):
                 self._status = status.status(self._scene.settings)
             self._asked = time.monotonic()
-        self.rows = self._watch.rows(self._status, self._dags)
+        self.rows = self._watch.rows(self._status, self._deployed)
         self._table.show(self.rows, self._anomalies(), caption)
 
     def _anomalies(self) -> dict[str, int]:

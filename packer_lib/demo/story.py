@@ -37,10 +37,13 @@ SHOWN_SECONDS = 4.0  # so that people see the anomalies rise, although the first
 
 def play(once: bool, screen: Screen) -> int:
     """The whole demo; 0 when every case did what it is there for. Everything started is stopped, whatever happens."""
+    if (former := processes.killed(stage.STATE)) is not None:
+        with screen.progress() as progress, screen.phase("Clearing up after a demo that was killed", progress):
+            processes.stop_all(former.mark, stage.STATE)
+            stage.undeploy(stage.STATE)
     run = processes.claim(stage.STATE)
     ending = ExitStack()
     try:
-        stage.undeploy(stage.STATE)  # what a killed demo left
         settings = stage.enter(stage.STATE, run.mark)
         verdict = _perform(_prepare(screen, settings, ending), once, ending)
     finally:
@@ -59,6 +62,7 @@ def _tidy(screen: Screen, ending: ExitStack, mark: str) -> None:
             ending.close()
         finally:
             stage.stop_everything(mark, stage.STATE)
+        processes.leave(stage.STATE)
 
 
 def _prepare(screen: Screen, settings: Settings, ending: ExitStack) -> Scene:

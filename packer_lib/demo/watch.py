@@ -10,6 +10,8 @@ from typing import Any
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
+from packer_lib.demo.dags import Progress
+
 IN, OUT, FAILED = "mlpacker_messages_in_total", "mlpacker_messages_out_total", "mlpacker_messages_failed_total"
 LATENCY = "mlpacker_end_to_end_seconds_bucket"
 
@@ -30,7 +32,7 @@ class Row:
 
     pipeline: str
     unit: str
-    state: str
+    state: str = ""
     endpoint: str = ""
     last: bool = True
     numbers: Numbers = Numbers()
@@ -43,22 +45,22 @@ class Watch:
     expected: tuple[tuple[str, tuple[str, ...]], ...]
     client: httpx.Client
 
-    def rows(self, status: Iterable[Mapping[str, Any]], before: Mapping[str, str]) -> list[Row]:
+    def rows(self, status: Iterable[Mapping[str, Any]], deployed: Mapping[str, Progress]) -> list[Row]:
         """A row per unit, with what `status` (the shape of `mlpacker status --json`) and the unit itself say of it.
 
-        `before` says by pipeline what is the matter while a unit is not there yet.
+        `deployed` tells by pipeline what is going on while a unit is not there yet.
         """
         live = {(item["pipeline"], unit["name"]): unit for item in status for unit in item["units"]}
         return [
-            self._row(Row(pipeline, unit, before.get(pipeline, ""), last=unit == units[-1]), live.get((pipeline, unit)))
+            self._row(Row(pipeline, unit, last=unit == units[-1]), deployed[pipeline], live.get((pipeline, unit)))
             for pipeline, units in self.expected
             for unit in units
         ]
 
-    def _row(self, row: Row, found: Mapping[str, Any] | None) -> Row:
+    def _row(self, row: Row, progress: Progress, found: Mapping[str, Any] | None) -> Row:
         """A unit that is staged and not yet switched to is "stopped": what the DAG does says more."""
-        if found is None or (found["state"] == "stopped" and row.state.startswith("DAG")):
-            return row
+        if found is None or (found["state"] == "stopped" and progress.busy):
+            return replace(row, state=progress.of(row.unit))
         endpoint = found["endpoint"] or ""
         return replace(row, state=found["state"], endpoint=endpoint, numbers=ask(endpoint, self.client))
 

@@ -34,10 +34,19 @@ def test_what_a_killed_demo_left_is_stopped_by_the_next_one(tmp_path: Path) -> N
     subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], timeout=60)
     mark = json.loads((tmp_path / "run.json").read_text())["mark"]
     assert len(processes.belonging(mark, tmp_path)) == 2
-    run = processes.claim(tmp_path)
+    former = processes.killed(tmp_path)
+    assert former is not None
+    processes.stop_all(former.mark, tmp_path)
     assert processes.belonging(mark, tmp_path) == []
+    run = processes.claim(tmp_path)
     assert run.mark != mark
     assert run.pid == os.getpid()
+
+
+def test_a_demo_that_ended_leaves_nothing_to_clear(tmp_path: Path) -> None:
+    processes.claim(tmp_path)
+    processes.leave(tmp_path)
+    assert processes.killed(tmp_path) is None
 
 
 def test_a_demo_that_is_still_running_is_left_alone(tmp_path: Path) -> None:
@@ -46,7 +55,7 @@ def test_a_demo_that_is_still_running_is_left_alone(tmp_path: Path) -> None:
         started = psutil.Process(other.pid).create_time()
         (tmp_path / "run.json").write_text(json.dumps({"mark": "x", "pid": other.pid, "started": started}))
         with pytest.raises(Busy, match=f"process {other.pid}"):
-            processes.claim(tmp_path)
+            processes.killed(tmp_path)
         assert other.poll() is None
     finally:
         other.kill()
@@ -57,7 +66,10 @@ def test_a_reused_pid_is_not_taken_for_the_former_demo(tmp_path: Path) -> None:
     other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     try:
         (tmp_path / "run.json").write_text(json.dumps({"mark": "x", "pid": other.pid, "started": 1.0}))
-        processes.claim(tmp_path)
+        former = processes.killed(tmp_path)
+        assert former is not None
+        assert not former.alive()
+        processes.stop_all(former.mark, tmp_path)
         assert other.poll() is None
     finally:
         other.kill()
@@ -67,6 +79,7 @@ def test_a_reused_pid_is_not_taken_for_the_former_demo(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"mark": 1}'])
 def test_a_damaged_record_does_not_stop_the_demo(tmp_path: Path, content: str) -> None:
     (tmp_path / "run.json").write_text(content)
+    assert processes.killed(tmp_path) is None
     assert processes.claim(tmp_path).alive()
 
 

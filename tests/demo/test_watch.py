@@ -12,7 +12,7 @@ import httpx
 import pytest
 from rich.console import Console
 
-from packer_lib.demo.dags import describe
+from packer_lib.demo.dags import Progress
 from packer_lib.demo.screen import LiveTable, Screen, cells, table
 from packer_lib.demo.watch import Numbers, Row, Watch, ask, median, numbers
 
@@ -31,6 +31,9 @@ mlpacker_end_to_end_seconds_bucket{le="+Inf"} 40.0
 mlpacker_end_to_end_seconds_count 40.0
 mlpacker_end_to_end_seconds_sum 1.0
 """
+
+
+BUILDING = Progress("running", (("validate", "success"), ("first.build", "running"), ("first.test", "running")))
 
 
 class _Unit(BaseHTTPRequestHandler):
@@ -87,29 +90,30 @@ def test_a_unit_that_does_not_answer_has_counted_nothing(client: httpx.Client) -
 def test_a_row_joins_status_and_metrics(endpoint: str, client: httpx.Client) -> None:
     watch = Watch((("p", ("first", "last")),), client)
     unit = {"name": "last", "state": "running", "endpoint": endpoint}
-    first, last = watch.rows([{"pipeline": "p", "units": [unit]}], {"p": "DAG: build"})
-    assert first == Row("p", "first", "DAG: build", last=False)
+    first, last = watch.rows([{"pipeline": "p", "units": [unit]}], {"p": BUILDING})
+    assert first == Row("p", "first", "DAG: build, test", last=False)
     assert (last.state, last.last, last.numbers.came) == ("running", True, 42)
 
 
 def test_a_staged_unit_shows_what_its_dag_does(client: httpx.Client) -> None:
     status = [{"pipeline": "p", "units": [{"name": "u", "state": "stopped", "endpoint": None}]}]
     watch = Watch((("p", ("u",)),), client)
-    assert watch.rows(status, {"p": "DAG: switch"})[0].state == "DAG: switch"
-    assert watch.rows(status, {})[0].state == "stopped"
+    assert watch.rows(status, {"p": Progress("running", (("switch", "running"),))})[0].state == "DAG: switch"
+    assert watch.rows(status, {"p": Progress()})[0].state == "stopped"
 
 
-@pytest.mark.parametrize(
-    ("run", "tasks", "expected"),
-    [
-        ("running", {"validate": "success", "lstm.build": "running", "lstm.test": ""}, "DAG: lstm.build"),
-        ("running", {"validate": "success"}, "DAG running"),
-        ("success", {"validate": "success"}, "DAG success"),
-        ("failed", {"validate": "success", "lstm.build": "failed", "switch": "upstream_failed"}, "failed: lstm.build"),
-    ],
-)
-def test_a_dag_run_is_told_in_few_words(run: str, tasks: dict[str, str], expected: str) -> None:
-    assert describe(run, tasks) == expected
+def test_progress_is_told_for_each_unit_by_itself() -> None:
+    assert BUILDING.of("first") == "DAG: build, test"
+    assert BUILDING.of("last") == "DAG running"
+    assert Progress("running", (("validate", "running"),)).of("last") == "DAG: validate"
+    assert Progress().of("last") == "no DAG run yet"
+
+
+def test_a_failed_run_names_its_failed_tasks_and_a_running_one_does_not_yet() -> None:
+    tasks = (("validate", "success"), ("first.build", "failed"), ("switch", "upstream_failed"))
+    assert Progress("failed", tasks).failed == "first.build"
+    assert Progress("running", tasks).failed == ""
+    assert Progress("success").live
 
 
 ROWS = [
