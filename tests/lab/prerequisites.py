@@ -20,7 +20,9 @@ def main() -> None:
     if not shutil.which("mosquitto", path=PATH):
         install_mosquitto()
     if not (shutil.which("java") and shutil.which("mvn")):
-        say("no Java 17 or Maven: tests that need a real Kafka are skipped (apt-get install default-jre-headless maven)")
+        say(
+            "no Java 17 or Maven: tests that need a real Kafka are skipped (apt-get install default-jre-headless maven)"
+        )
     elif not brokers.kafka_fetched():
         say("fetching Kafka through Maven into .lab (43 MB) …")
         brokers.fetch_kafka()
