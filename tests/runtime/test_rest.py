@@ -24,7 +24,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from packer_lib.runtime.manifest import StepSpec
-from tests.runtime.handmade import Service, code_step, end, model_step, running, start, write_bundle
+from tests.runtime.handmade import PACKAGE, Service, code_step, end, model_step, running, start, write_bundle
 from tests.support import wait_for
 
 ROWS, LABELS = load_breast_cancer(return_X_y=True)
@@ -221,6 +221,13 @@ class Canary:
 
     def __reduce__(self) -> Any:
         return (Path.touch, (self.path,))
+
+
+def test_only_the_model_loader_can_unpickle() -> None:
+    runtime = PACKAGE / "runtime"
+    word = re.compile(r"^\s*(?:import|from) (?:pickle|joblib|marshal|shelve|dill|cloudpickle)\b", re.MULTILINE)
+    found = {str(path.relative_to(runtime)) for path in runtime.rglob("*.py") if word.search(path.read_text())}
+    assert found == {"frameworks/scikit_learn.py"}
 
 
 def raw(service: Service, *lines: str, body: str) -> str:
