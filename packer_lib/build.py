@@ -65,11 +65,15 @@ def _install(host: Host, lock: str, place: str, progress: Progress) -> None:
     """Built aside and renamed: a folder with the right name is always complete."""
     aside = f"{place}.building"
     host.run(commands.remove(aside, place))
-    _must(host.run(commands.make_environment(host.uv, host.python, aside), timeout=INSTALL_WITHIN), "no environment")
-    with telling(progress, "installing what the unit needs (once for these requirements)"):
-        filled = host.run(commands.fill_environment(host.uv, f"{aside}/bin/python", lock), timeout=INSTALL_WITHIN)
-    _must(filled, "the requirements cannot be installed")
-    _must(host.run(commands.rename(aside, place)), "the environment cannot be put in its place")
+    try:
+        made = host.run(commands.make_environment(host.uv, host.python, aside), timeout=INSTALL_WITHIN)
+        _must(made, "no environment")
+        with telling(progress, "installing what the unit needs (once for these requirements)"):
+            filled = host.run(commands.fill_environment(host.uv, f"{aside}/bin/python", lock), timeout=INSTALL_WITHIN)
+        _must(filled, "the requirements cannot be installed")
+        _must(host.run(commands.rename(aside, place)), "the environment cannot be put in its place")
+    finally:
+        host.run(commands.remove(aside))
 
 
 def _must(result: Result, what: str) -> None:
@@ -131,6 +135,12 @@ def check(host: Host, bundle: Bundle, environment: Environment, variables: Mappi
     result = host.run(argv, env={**clean_environment(), **(variables or {})}, timeout=CHECK_WITHIN)
     if not result.ok:
         raise BuildFailed(
-            f"the unit does not start: {result.tail(12)}", "nothing was switched; mend it and deploy again"
+            f"the unit does not start: {_finding(result)}", "nothing was switched; mend it and deploy again"
         )
     host.run(commands.make_file(passed))
+
+
+def _finding(result: Result) -> str:
+    """What the check found; when it did not get as far as saying that, the last lines."""
+    _, found, said = result.out.partition("check failed: ")
+    return said.strip() if found else result.tail(12)

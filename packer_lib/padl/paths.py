@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass
 
 GIT_SCHEMES = ("https", "http", "ssh", "git", "file")
+EXAMPLE = "write it like https://host/path or git@host:path"
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)")
 _HELPER = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*::")
@@ -80,7 +81,7 @@ def _scp_fault(path: str) -> Fault | None:
 def _address_fault(scheme: str, address: str) -> Fault | None:
     match = _ADDRESS.fullmatch(address)
     if match is None or not match["host"]:
-        return Fault("the URL names no host")
+        return Fault("the URL names no host", EXAMPLE)
     user = match["user"] or ""
     if ":" in user or (user and scheme.lower() in ("http", "https")):
         return Fault("the URL has credentials in it", "leave them out; git has credential helpers and SSH keys")
@@ -89,11 +90,15 @@ def _address_fault(scheme: str, address: str) -> Fault | None:
 
 
 def _option() -> Fault:
-    return Fault("a part of the URL begins with '-', which git and ssh take for an option")
+    return Fault("a part of the URL begins with '-', which git and ssh take for an option", EXAMPLE)
 
 
 def _spaces(path: str) -> Fault | None:
-    return Fault("the URL has white space in it") if re.search(r"\s", path) else None
+    return (
+        Fault("the URL has white space in it", "take it out; a space that belongs there is written %20")
+        if re.search(r"\s", path)
+        else None
+    )
 
 
 def _folder_fault(path: str) -> Fault | None:

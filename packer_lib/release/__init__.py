@@ -10,13 +10,14 @@ from packer_lib.release.deploy import deploy, refuse_what_is_elsewhere, undeploy
 from packer_lib.release.live import locked, switch_all, verify_all
 from packer_lib.release.model import Release, UnitStatus
 from packer_lib.release.restore import restore
-from packer_lib.release.stage import stage
+from packer_lib.release.stage import check, stage
 from packer_lib.release.switch import switch
 from packer_lib.release.verify import verify
 
 __all__ = [
     "Release",
     "UnitStatus",
+    "check",
     "deploy",
     "locked",
     "refuse_what_is_elsewhere",

@@ -22,7 +22,7 @@ from packer_lib.hosts.recording import RecordingHost, reading
 from packer_lib.plan import Plan, Unit
 from packer_lib.release import live, prune, records, supervisor, switch
 from packer_lib.release.model import Action, Release, UnitStatus
-from packer_lib.release.stage import stage, variables
+from packer_lib.release.stage import check, stage
 from packer_lib.settings import Settings
 
 Progress = Callable[[str], None]
@@ -99,7 +99,7 @@ def _prepare_unit(  # noqa: PLR0913
     with bundled(plan, unit, settings) as bundle:
         made.append(bundle.digest)
         environment = build.environment(host, bundle, settings, progress)
-        build.check(host, bundle, environment, variables(plan, unit))
+        check(host, plan, unit, bundle, environment)
         release = stage(host, plan, unit, bundle, environment, settings, run)
     action = _action(host, Layout(str(settings.home)), release)
     progress(f"{unit.name}: {action} ({release.id})")

@@ -1,11 +1,12 @@
 """Going live in two stages, one go for a deploy and two tasks for Airflow: switch every unit, then see it answer.
-answer.
 
 If either fails, every unit is as it was.
 """
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -67,12 +68,32 @@ def _or_all_back(host: Host, plan: Plan, settings: Settings, progress: Progress)
     try:
         yield
     except BaseException as error:
-        progress("it failed; putting every unit back")
+        progress(f"{'it failed' if isinstance(error, Exception) else 'interrupted'}; putting every unit back")
         why = error.message if isinstance(error, MLPackerError) else f"{type(error).__name__}: {error}"
         try:
-            done = restore(host, plan, settings)
+            with _undisturbed(progress):
+                done = restore(host, plan, settings)
         except MLPackerError as second:
             raise RollbackFailed(f"{why}\nand the way back failed: {second.message}", second.hint) from error
         if isinstance(error, MLPackerError):
             raise DeployFailed(f"{why}\nrolled back: {'; '.join(done)}", error.hint) from None
+        progress(f"rolled back: {'; '.join(done)}")
         raise
+
+
+@contextmanager
+def _undisturbed(progress: Progress) -> Iterator[None]:
+    """Ctrl-C and TERM do not end the block: a way back that stops half-way is worse than one that takes its time.
+
+    A handler of ours, not SIG_IGN, which the processes that are started here would inherit.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    told = "not ending yet: the former releases are being put back"
+    former = {number: signal.signal(number, lambda *_: progress(told)) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler or signal.SIG_DFL)

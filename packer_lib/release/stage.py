@@ -11,21 +11,36 @@ import secrets
 import socket
 import zlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from packer_lib import commands
+from packer_lib import build, commands
 from packer_lib.build import Environment, entry
 from packer_lib.bundle import Bundle
-from packer_lib.errors import DeployFailed
+from packer_lib.errors import BuildFailed, DeployFailed, Problem
 from packer_lib.hosts import Host
 from packer_lib.hosts.home import must, prepare, put_text
 from packer_lib.hosts.layout import Layout, program
+from packer_lib.padl import locate
 from packer_lib.plan import Plan, Unit
 from packer_lib.release import records, supervisor
 from packer_lib.release.model import Release
 from packer_lib.settings import Settings
 
 FIRST_PORT, PORTS = 20000, 10000  # below Linux's ports for outgoing connections (32768 and up)
+
+
+def check(host: Host, plan: Plan, unit: Unit, bundle: Bundle, environment: Environment) -> None:
+    """`build.check` with the environment that the PADL file gives the unit; what fails has its place in that file."""
+    try:
+        build.check(host, bundle, environment, variables(plan, unit))
+    except BuildFailed as failed:
+        step = next((step for step in unit.steps if f"step {step.name!r}: " in failed.message), unit.steps[0])
+        raise BuildFailed(_placed(plan, ("pipeline", step.name), failed.message), failed.hint) from None
+
+
+def _placed(plan: Plan, pointer: tuple[str, ...], message: str) -> str:
+    return str(Problem(plan.file, *locate(Path(plan.file), pointer), ".".join(pointer), message))
 
 
 def stage(  # noqa: PLR0913  the last stage before the machine: everything comes together here
@@ -117,15 +132,15 @@ def _port(host: Host, layout: Layout, plan: Plan, unit: Unit, address: str) -> i
     port = unit.port or next(iter(kept), 0) or _free(host, layout, address, program(plan.pipeline, unit.name))
     holder = _toolbox(host, layout, "port", address, str(port))
     if not holder["free"] and not _is_ours(host, layout, plan.pipeline, unit.name, holder["group"]):
-        _refuse(host, program(plan.pipeline, unit.name), port, holder)
+        step = next((step for step in unit.steps if step.port), None) or unit.steps[0]
+        taken = f"port {port} on {host.name} is taken by {_who(holder)}"
+        pointer = ("pipeline", step.name, *(["port"] if step.port else []))
+        raise DeployFailed(_placed(plan, pointer, taken), "stop that process, or give the step another `port`")
     return port
 
 
-def _refuse(host: Host, name: str, port: int, holder: dict[str, Any]) -> None:
-    who = f"process {holder['pid']} ({holder['command']})" if holder["pid"] else "a process of another user"
-    raise DeployFailed(
-        f"{name}: port {port} on {host.name} is taken by {who}", "stop that process, or give the step another `port`"
-    )
+def _who(holder: dict[str, Any]) -> str:
+    return f"process {holder['pid']} ({holder['command']})" if holder["pid"] else "a process of another user"
 
 
 def _is_ours(host: Host, layout: Layout, pipeline: str, unit: str, group: int) -> bool:

@@ -22,6 +22,8 @@ from packer_lib.settings import Settings
 LOOK_EVERY = 1.0  # seconds between two questions to supervisor; the unit itself is asked every 50 ms
 ANSWER_WITHIN = 30.0
 LOG_LINES = 20
+MEND = "mend it and deploy again; the lines above are the last that it logged"
+WAIT = "deploy again when what it waits for is there; MLPACKER__DEPLOY__READY_TIMEOUT sets how many seconds it may take"
 
 
 def verify(host: Host, plan: Plan, releases: Sequence[Release], settings: Settings) -> tuple[Release, ...]:
@@ -48,9 +50,9 @@ def wait_ready(host: Host, layout: Layout, release: Release, seconds: float) -> 
         state = supervisor.ask(host, layout, name)
         failed_starts += state.word == "BACKOFF"
         if state.word in ("FATAL", "EXITED", "STOPPED", "UNKNOWN") or failed_starts > 1:
-            raise _failed(host, layout, release, f"its process does not stay up ({state.word})")
+            raise _failed(host, layout, release, f"its process does not stay up ({state.word})", MEND)
         if time.monotonic() >= end:
-            raise _failed(host, layout, release, f"not ready after {seconds:g} s: {_reason(answer)}")
+            raise _failed(host, layout, release, f"not ready after {seconds:g} s: {_reason(answer)}", WAIT)
 
 
 def _reason(answer: dict[str, Any]) -> str:
@@ -62,10 +64,10 @@ def _reason(answer: dict[str, Any]) -> str:
     return printable(str(reason))
 
 
-def _failed(host: Host, layout: Layout, release: Release, why: str) -> DeployFailed:
+def _failed(host: Host, layout: Layout, release: Release, why: str, hint: str) -> DeployFailed:
     log = host.run(commands.tail(layout.log(release.pipeline, release.unit), LOG_LINES)).out
     lines = "\n".join(f"  | {line}" for line in printable(log).splitlines())
-    return DeployFailed(f"{program(release.pipeline, release.unit)}: {why}\n{lines}".rstrip())
+    return DeployFailed(f"{program(release.pipeline, release.unit)}: {why}\n{lines}".rstrip(), hint)
 
 
 def ask_golden(host: Host, layout: Layout, unit: Unit, release: Release) -> None:
@@ -79,7 +81,7 @@ def ask_golden(host: Host, layout: Layout, unit: Unit, release: Release) -> None
     answer = toolbox(host, layout, *argv, body=body)
     wrong = _wrong(answer, golden.output if len(unit.steps) == 1 else None)
     if wrong:
-        raise _failed(host, layout, release, f"the golden request failed: {wrong}")
+        raise _failed(host, layout, release, f"the golden request failed: {wrong}", MEND)
 
 
 def _wrong(answer: dict[str, Any], expected: Any) -> str:

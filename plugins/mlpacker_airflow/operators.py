@@ -201,13 +201,12 @@ class TestOperator(StageOperator):
     final = (*FINAL, BuildFailed)
 
     def work(self, run: Run) -> None:
-        from packer_lib import build
+        from packer_lib import release
         from packer_lib.hosts.local import LocalHost
-        from packer_lib.release.stage import variables
 
         plan, environment = run.plan, run.environment(self.unit)
         self.log.info("loading %s in %s", environment.folder, environment.python)
-        build.check(LocalHost(), run.bundle(self.unit), environment, variables(plan, plan.unit(self.unit)))
+        release.check(LocalHost(), plan, plan.unit(self.unit), run.bundle(self.unit), environment)
         self.log.info("every model and handler loads, and golden requests are answered")
 
 
