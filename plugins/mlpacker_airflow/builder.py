@@ -76,7 +76,7 @@ def failing(name: str, report: str) -> DAG:
 
     For the generator: there, an import error because of one file would take the DAGs of all others with it.
     """
-    tags, doc = ["mlpacker", "padl:invalid"], document.code(report)
+    tags, doc = ["mlpacker", "padl:invalid"], document.points(report.splitlines())
     with DAG(name, schedule="@once", tags=tags, doc_md=doc, catchup=False, is_paused_upon_creation=False) as dag:
         operators.ReportOperator(task_id=operators.VALIDATE, report=report)
     return dag
@@ -113,7 +113,7 @@ def _tasks(planned: Plan, masked: Sequence[str], warnings: Sequence[str]) -> Non
     validate = operators.ValidateOperator(task_id=operators.VALIDATE, planned=planned, warnings=warnings, masked=masked)
     switch = operators.SwitchOperator(task_id="switch", masked=masked)
     verify = operators.VerifyOperator(task_id="verify", masked=masked)
-    for unit in planned.units:
+    for unit in reversed(planned.units):  # as values flow
         with TaskGroup(unit.name, tooltip=" → ".join(step.name for step in unit.steps)):
             former: Any = validate
             for name, operator in _stages(planned):

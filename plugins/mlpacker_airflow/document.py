@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from packer_lib.errors import printable
 from packer_lib.padl.model import Pipeline
@@ -18,12 +18,16 @@ def markdown(pipeline: Pipeline, plan: Plan, text: str, warnings: Sequence[str] 
     parts = [
         escape(pipeline.description),
         f"package-mode **{plan.package_mode}**, deploy-mode **{plan.deploy_mode}**, {where}:",
-        code("\n".join(_line(plan, unit) for unit in reversed(plan.units))),
-        *(f"- ⚠ {escape(warning)}" for warning in warnings),
-        "from",
-        code(f"{pipeline.file}\nsha256 {digest}"),
+        points(_line(plan, unit) for unit in reversed(plan.units)),
+        points(f"⚠ {warning}" for warning in warnings),
+        points([f"PADL {pipeline.file}", f"sha256 {digest}"]),
     ]
     return "\n\n".join(part for part in parts if part)
+
+
+def points(lines: Iterable[str]) -> str:
+    """A list; Airflow's page draws no line breaks in a block of code."""
+    return "\n".join(f"- {escape(line)}" for line in lines)
 
 
 def _line(plan: Plan, unit: Unit) -> str:
@@ -39,11 +43,6 @@ def _line(plan: Plan, unit: Unit) -> str:
 def _queue(plan: Plan, name: str) -> str:
     queue = plan.queue(name)
     return f"{name} ({queue.connector} {queue.topic})"
-
-
-def code(text: str) -> str:
-    """`text` as it is: an indented block: it has no end that a text could forge."""
-    return "\n".join(f"    {printable(line)}" for line in text.splitlines())
 
 
 def escape(text: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from airflow.dag_processing.dagbag import BundleDagBag
 from airflow.sdk.exceptions import AirflowFailException
-from mlpacker_airflow import generator
+from mlpacker_airflow import document, generator
 
 from tests.airflow import padls
 from tests.support import ROOT
@@ -55,7 +55,7 @@ def test_broken_and_double_files_are_failing_dags_and_disturb_no_other(pipelines
     }
     broken = found.dags["mlpacker-invalid.bro_20_ken.json"]
     assert broken.tags == {"mlpacker", "padl:invalid"}
-    assert "bro ken.json:1:" in broken.doc_md
+    assert document.escape("bro ken.json:1:") in broken.doc_md
     task = broken.get_task("validate")
     with pytest.raises(AirflowFailException, match=r"mlpacker-invalid\.bro_20_ken\.json"):
         task.execute({"ti": task})
