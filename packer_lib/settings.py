@@ -13,7 +13,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """`home` holds all that we keep on a machine, `model_roots` are where absolute paths may lead (docs/settings.md)."""
+    """`home` holds what we keep on a machine; absolute paths may lead into `model_roots` (docs/settings.md)."""
 
     home: Path
     model_roots: tuple[Path, ...] = ()

@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 def require(program: str, remedy: str) -> str:
-    """The path of `program`. Without it the test is skipped by name with the remedy; in CI it fails: there it must be."""
+    """The path of `program`. Without it the test is skipped with the remedy; in CI it fails, for there it must be."""
     found = shutil.which(program) or shutil.which(program, path="/usr/sbin:/sbin")
     return found or missing(program, remedy)
 
@@ -32,7 +32,7 @@ def missing(what: str, remedy: str) -> str:
 
 
 def wait_for(condition: Callable[[], T], seconds: float = 30.0, what: str = "") -> T:
-    """The first truthy value of `condition`, asked every 50 ms; fails with `what` and the last value after `seconds`."""
+    """The first true value of `condition`, asked every 50 ms; fails with `what` and the last value after `seconds`."""
     deadline = time.monotonic() + seconds
     while True:
         value = condition()

@@ -43,6 +43,7 @@ LEAVES = {
     "connectors/mqtt.py": {"paho"},
     "connectors/mqtt_session.py": {"paho"},
     "connectors/kafka.py": {"confluent_kafka"},
+    "connectors/kafka_client.py": {"confluent_kafka"},
     "connectors/websocket.py": {"websockets"},
     "connectors/websocket_link.py": {"websockets"},
     "frameworks/scikit_learn.py": {"sklearn", "skops", "joblib", "numpy"},
@@ -53,7 +54,7 @@ LEAVES = {
 
 def imports(source: Path) -> set[str]:
     """Absolute names of all that `source` imports, also inside functions; `from a import b` counts as `a` and `a.b`."""
-    package = (source.parent if source.name != "__init__.py" else source.parent).relative_to(ROOT).parts
+    package = source.parent.relative_to(ROOT).parts
     found: set[str] = set()
     for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):

@@ -1,6 +1,7 @@
 """Installs what the tests need and may install, and names what is missing; run by `make test` and `make bench`.
 
-As root on Debian: mosquitto, by apt. With Java and Maven: the jars of a real Kafka, into .lab. Never a container engine.
+As root on Debian: mosquitto, by apt. With Java and Maven: the jars of a real Kafka, into .lab. Never a container
+engine.
 """
 
 from __future__ import annotations
