@@ -58,8 +58,16 @@ class Show:
     def wait_for_live(self, seconds: float) -> None:
         """Returns when every unit runs; `MLPackerError` when Airflow reports a failure, or the time is over."""
         if not self.until(self._all_live, seconds, "Airflow deploys the three cases …"):
-            states = ", ".join(f"{row.pipeline}/{row.unit}: {row.state}" for row in self.rows)
-            raise MLPackerError(f"not every unit is live after {seconds:.0f} s: {states}", self._where())
+            late = "\n".join(self._story_of(row) for row in self.rows if row.state != "running")
+            raise MLPackerError(f"not every unit is live after {seconds:.0f} s\n{late}", self._where())
+
+    def _story_of(self, row: Row) -> str:
+        """Why a unit is not running, with its last words: they are gone once it is undeployed."""
+        try:
+            lines = status.logs(self._scene.settings, row.pipeline, row.unit, 10)
+        except MLPackerError:
+            lines = []
+        return "\n    ".join([f"  {row.pipeline}/{row.unit}: {row.state} {row.reason}", *lines])
 
     def start_agent(self, ending: ExitStack) -> None:
         """The agent, and what reads along: windows fill while the units come up."""

@@ -28,13 +28,14 @@ class Numbers:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One unit of the table. `last`: what the pipeline finds comes out here."""
+    """One unit of the table. `last`: what the pipeline finds comes out here. `reason`: why it is not running."""
 
     pipeline: str
     unit: str
     state: str = ""
     endpoint: str = ""
     last: bool = True
+    reason: str = ""
     numbers: Numbers = Numbers()
 
 
@@ -62,7 +63,8 @@ class Watch:
         if found is None or (found["state"] == "stopped" and progress.busy):
             return replace(row, state=progress.of(row.unit))
         endpoint = found["endpoint"] or ""
-        return replace(row, state=found["state"], endpoint=endpoint, numbers=ask(endpoint, self.client))
+        state, reason = found["state"], found.get("reason", "")
+        return replace(row, state=state, reason=reason, endpoint=endpoint, numbers=ask(endpoint, self.client))
 
 
 def ask(endpoint: str, client: httpx.Client) -> Numbers:
