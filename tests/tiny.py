@@ -125,3 +125,11 @@ def tiny(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Tiny:
     made = Tiny(folder)
     monkeypatch.setattr(sys.modules["packer_lib.release.deploy"], "bundled", made.bundled)
     return made
+
+
+def is_gone(pid: int) -> bool:
+    """A zombie that nobody has fetched yet runs no more either."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True

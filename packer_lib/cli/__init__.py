@@ -183,7 +183,9 @@ def _print_table(found: list[dict[str, Any]]) -> None:
             said = f"{unit['state']}: {unit['reason']}" if unit["reason"] else unit["state"]
             cells = (pipeline["pipeline"], unit["name"], said, unit["endpoint"], unit["release"], models, unit["since"])
             table.add_row(*(Text(printable(cell)) for cell in cells))
-    Console().print(table if table.row_count else Text("nothing is deployed here"))
+    Console(width=None if sys.stdout.isatty() else 200).print(
+        table if table.row_count else Text("nothing is deployed here")
+    )
 
 
 @app.command()
@@ -209,6 +211,25 @@ def undeploy(pipeline_id: Id) -> None:
 
     if not release.undeploy(pipeline_id, settings.read(), progress=say):
         say(f"nothing of {pipeline_id!r} is deployed here")
+
+
+@app.command()
+def airflow(
+    folder: Annotated[Path, typer.Argument(help="The watched folder, for PADL files.")] = Path("pipelines"),
+    port: Annotated[int, typer.Option(help="Where its pages are, on 127.0.0.1.")] = 8080,
+) -> None:
+    """Run Airflow on this machine, deploying the PADL files of a folder, until Ctrl-C."""
+    from dataclasses import replace
+
+    from packer_lib import settings, standalone
+
+    ports = replace(standalone.free_ports(), api=port)
+    server = standalone.Airflow(settings.read().home / "airflow", folder.absolute(), ports)
+    say(f"starting Airflow; its logs are in {server.home}")
+    with server:
+        print(f"{server.url}  user {standalone.ADMIN}  password {server.password}", flush=True)
+        say(f"watching {server.pipelines}; Ctrl-C ends Airflow, what it deployed stays")
+        server.watch()
 
 
 @app.command()

@@ -11,7 +11,7 @@ from packer_lib.plan import Plan, Unit
 
 
 def validate(files: Sequence[Path], artefacts: bool) -> dict[str, list[Problem]]:
-    """Every problem by PADL file, in the order of the files; warnings too. `artefacts` also looks at models and code."""
+    """Every problem by PADL file, in the order of the files; warnings too. With `artefacts`, of models and code."""
     from packer_lib import padl
 
     found: dict[str, list[Problem]] = {str(file): [] for file in files}

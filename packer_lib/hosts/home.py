@@ -11,7 +11,7 @@ from packer_lib.errors import DeployFailed
 from packer_lib.hosts import Host, Result
 from packer_lib.hosts.layout import Layout
 
-KEPT = ("PATH", "HOME", "USER", "LOGNAME", "TZ", "TMPDIR")
+KEPT = ("PATH", "HOME", "USER", "LOGNAME", "TZ")
 
 
 def prepare(host: Host, layout: Layout) -> None:

@@ -4,14 +4,16 @@ Copied to every machine as one file and run there as `python -I -S toolbox.py WO
 ≥3.8, and nothing of ours imported. Answers are one JSON line on stdout.
 
     launch FILE                  become the process FILE describes: {"argv", "env", "cwd"}
-    port HOST PORT               {"free", "pid", "group", "command"}: who listens there, as far as this user may see
+    port HOST PORT               {"free", "pid", "command", "program"}: who listens there, as far as this user may see
     free HOST FIRST HOME         {"port"}: the first free one from FIRST that no release below HOME has
     http METHOD URL TIMEOUT      {"status", "body"}; the request's body on stdin; status 0 when nobody answers
+    clear CONF SOCKET            {"ended"}: processes left of a supervisord that does not answer, itself first
     ready URL SECONDS            the same for GET, as soon as the status is 200 or when the time is up
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -46,9 +48,9 @@ def is_free(host: str, port: int) -> bool:
 
 def port(host: str, number: str) -> dict[str, object]:
     if is_free(host, int(number)):
-        return {"free": True, "pid": 0, "group": 0, "command": ""}
+        return {"free": True, "pid": 0, "command": "", "program": ""}
     pid = holder(int(number))
-    return {"free": False, "pid": pid, "group": group_of(pid), "command": command_of(pid)}
+    return {"free": False, "pid": pid, "command": command_of(pid), "program": program_of(pid)}
 
 
 def holder(number: int) -> int:
@@ -80,16 +82,17 @@ def _pids() -> list[int]:
     return [int(name) for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208
 
 
-def group_of(pid: int) -> int:
-    try:
-        return os.getpgid(pid) if pid else 0
-    except OSError:
-        return 0
-
-
 def command_of(pid: int) -> str:
     """Its program and arguments, cut short; empty for 0."""
     return _text(f"/proc/{pid}/cmdline").replace("\0", " ").strip()[:200] if pid else ""
+
+
+def program_of(pid: int) -> str:
+    """What supervisor calls it, when a supervisor started it: `SOCKET PROGRAM`."""
+    marks = dict(item.partition("=")[::2] for item in _text(f"/proc/{pid}/environ").split("\0"))
+    if pid and "SUPERVISOR_SERVER_URL" in marks:
+        return f"{marks['SUPERVISOR_SERVER_URL'].replace('unix://', '', 1)} {marks.get('SUPERVISOR_PROCESS_NAME', '')}"
+    return ""
 
 
 def _link(path: str) -> str:
@@ -121,6 +124,45 @@ def _promised(home: str) -> set[int]:
 
     files = glob.glob(os.path.join(glob.escape(home), "releases/*/*/history/*/release.json"))  # noqa: PTH118,PTH207
     return {json.loads(text)["port"] for text in map(_text, files) if text}
+
+
+def clear(conf: str, socket: str) -> dict[str, list[int]]:
+    """A supervisord that was killed leaves its units behind, with their ports: supervisor marks their environment."""
+    ended = [pid for pid in _pids() if _is_supervisord(pid, conf)]
+    _end(ended, 15)
+    marked = [
+        pid for pid in _pids() if f"SUPERVISOR_SERVER_URL=unix://{socket}" in _text(f"/proc/{pid}/environ").split("\0")
+    ]
+    _end(marked, 30)
+    return {"ended": ended + marked}
+
+
+def _is_supervisord(pid: int, conf: str) -> bool:
+    words = _text(f"/proc/{pid}/cmdline").split("\0")
+    return "supervisor.supervisord" in words and conf in words
+
+
+def _end(pids: list[int], seconds: float) -> None:
+    """TERM, and KILL after `seconds`."""
+    import signal
+
+    end = time.monotonic() + seconds
+    for pid in pids:
+        _signal(pid, signal.SIGTERM)
+    while any(_runs(pid) for pid in pids) and time.monotonic() < end:
+        time.sleep(TRY_EVERY)
+    for pid in pids:
+        _signal(pid, signal.SIGKILL)
+
+
+def _signal(pid: int, number: int) -> None:
+    with contextlib.suppress(OSError):
+        os.kill(pid, number)
+
+
+def _runs(pid: int) -> bool:
+    """A zombie does not."""
+    return _text(f"/proc/{pid}/stat").rpartition(")")[2].split()[:1] not in ([], ["Z"])
 
 
 def http(method: str, url: str, timeout: str, body: bytes | None = None) -> dict[str, object]:
@@ -155,7 +197,7 @@ def main(argv: list[str]) -> None:
     elif word == "http" and rest[0] != "GET":
         print(json.dumps(http(rest[0], rest[1], rest[2], sys.stdin.buffer.read())))
     else:
-        print(json.dumps({"port": port, "free": free, "http": http, "ready": ready}[word](*rest)))  # type: ignore[operator]
+        print(json.dumps({"port": port, "free": free, "clear": clear, "http": http, "ready": ready}[word](*rest)))  # type: ignore[operator]
 
 
 if __name__ == "__main__":

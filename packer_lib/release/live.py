@@ -68,10 +68,10 @@ def _or_all_back(host: Host, plan: Plan, settings: Settings, progress: Progress)
     try:
         yield
     except BaseException as error:
-        progress(f"{'it failed' if isinstance(error, Exception) else 'interrupted'}; putting every unit back")
         why = error.message if isinstance(error, MLPackerError) else f"{type(error).__name__}: {error}"
         try:
             with _undisturbed(progress):
+                progress(f"{'it failed' if isinstance(error, Exception) else 'interrupted'}; putting every unit back")
                 done = restore(host, plan, settings)
         except MLPackerError as second:
             raise RollbackFailed(f"{why}\nand the way back failed: {second.message}", second.hint) from error

@@ -131,7 +131,7 @@ def _port(host: Host, layout: Layout, plan: Plan, unit: Unit, address: str) -> i
     kept = [release.port for release in records.history(host, layout, plan.pipeline, unit.name)]
     port = unit.port or next(iter(kept), 0) or _free(host, layout, address, program(plan.pipeline, unit.name))
     holder = _toolbox(host, layout, "port", address, str(port))
-    if not holder["free"] and not _is_ours(host, layout, plan.pipeline, unit.name, holder["group"]):
+    if not holder["free"] and not _is_ours(layout, plan.pipeline, holder):
         step = next((step for step in unit.steps if step.port), None) or unit.steps[0]
         taken = f"port {port} on {host.name} is taken by {_who(holder)}"
         pointer = ("pipeline", step.name, *(["port"] if step.port else []))
@@ -143,14 +143,14 @@ def _who(holder: dict[str, Any]) -> str:
     return f"process {holder['pid']} ({holder['command']})" if holder["pid"] else "a process of another user"
 
 
-def _is_ours(host: Host, layout: Layout, pipeline: str, unit: str, group: int) -> bool:
-    """Whether a unit of this pipeline holds it: supervisor makes every unit the leader of a process group."""
-    names = [unit, *(name for name in records.units(host, layout, pipeline) if name != unit)]
-    return any(supervisor.pid(host, layout, program(pipeline, name)) == group for name in names)
+def _is_ours(layout: Layout, pipeline: str, holder: dict[str, Any]) -> bool:
+    """Whether it is a unit of this pipeline, also one that a killed supervisor left behind."""
+    prefix = f"{supervisor.socket_path(layout.home)} {program(pipeline, '')}"
+    return str(holder["program"]).startswith(prefix)
 
 
 def _free(host: Host, layout: Layout, address: str, name: str) -> int:
-    first = FIRST_PORT + zlib.crc32(name.encode()) % PORTS
+    first = FIRST_PORT + zlib.crc32(f"{layout.home} {name}".encode()) % PORTS
     port = int(_toolbox(host, layout, "free", address, str(first), layout.home)["port"])
     if not port:
         raise DeployFailed(f"no free port on {host.name} from {first} on")

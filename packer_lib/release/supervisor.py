@@ -96,12 +96,14 @@ def configure(host: Host, layout: Layout) -> None:
 
 
 def socket_path(home: str) -> str:
-    """`supervisor.sock` in `home`, or in a private short folder when the path would be too long for a socket."""
+    """`supervisor.sock` in `home`, or in a private short folder when the path would be too long for a socket.
+
+    Depends on `home` and the user only: a task and a shell with other environments must find the same supervisor.
+    """
     plain = f"{home}/supervisor.sock"
     if len(plain.encode()) <= LONGEST_SOCKET:
         return plain
-    name = f"mlpacker-{os.getuid()}-{hashlib.sha256(home.encode()).hexdigest()[:12]}"
-    folder = Path(os.environ.get("XDG_RUNTIME_DIR") or "/tmp") / name  # noqa: S108  0700 and checked to be ours
+    folder = Path(f"/tmp/mlpacker-{os.getuid()}-{hashlib.sha256(home.encode()).hexdigest()[:12]}")  # noqa: S108  checked
     private_folder(folder)
     return f"{folder}/supervisor.sock"
 
@@ -159,12 +161,17 @@ def parse_state(line: str) -> State:
 
 def start(host: Host, layout: Layout) -> None:
     """Starts supervisord in a session and an environment of its own: it outlives the task that needed it."""
-    host.run(commands.supervisord(host.python, layout.supervisord), env=clean_environment(), timeout=ANSWER_WITHIN)
-    end = time.monotonic() + ANSWER_WITHIN
+    host.run(commands.toolbox(host.python, layout.toolbox, "clear", layout.supervisord, socket_path(layout.home)))
+    begun = host.run(
+        commands.supervisord(host.python, layout.supervisord), env=clean_environment(), timeout=ANSWER_WITHIN
+    )
+    # one that somebody else starts at the same moment makes ours fail, and answers soon
+    end = time.monotonic() + (ANSWER_WITHIN if begun.ok else ANSWER_WITHIN / 5)
     while _unanswered(result := _status(host, layout)):
         if time.monotonic() > end:
             log = host.run(commands.tail(f"{layout.home}/logs/supervisord.log", 5)).out
-            raise DeployFailed(f"supervisord did not start on {host.name}: {result.tail(2)}\n{log}".rstrip())
+            said = "\n".join(text for text in (result.tail(2), begun.tail(5), log) if text)
+            raise DeployFailed(f"supervisord did not start on {host.name}: {said}".rstrip())
 
 
 def _status(host: Host, layout: Layout) -> Result:

@@ -41,10 +41,12 @@ def verify(host: Host, plan: Plan, releases: Sequence[Release], settings: Settin
 
 
 def wait_ready(host: Host, layout: Layout, release: Release, seconds: float) -> None:
-    """Returns when `/readyz` says 200; a process that has given up, or failed to start twice, ends the wait at once."""
+    """Returns when this release is ready; a process that has given up, or failed to start twice, ends the wait."""
     name, end, failed_starts = program(release.pipeline, release.unit), time.monotonic() + seconds, 0
     while True:
         answer = toolbox(host, layout, "ready", f"{release.endpoint}/readyz", str(min(LOOK_EVERY, seconds)))
+        if answer["status"] == 200:
+            answer = _who_answers(host, layout, release)
         if answer["status"] == 200:
             return
         state = supervisor.ask(host, layout, name)
@@ -53,6 +55,14 @@ def wait_ready(host: Host, layout: Layout, release: Release, seconds: float) -> 
             raise _failed(host, layout, release, f"its process does not stay up ({state.word})", MEND)
         if time.monotonic() >= end:
             raise _failed(host, layout, release, f"not ready after {seconds:g} s: {_reason(answer)}", WAIT)
+
+
+def _who_answers(host: Host, layout: Layout, release: Release) -> dict[str, Any]:
+    """`/info`, as no answer when it is another release's: a port that was free a moment ago may be someone else's."""
+    answer: dict[str, Any] = toolbox(host, layout, "http", "GET", f"{release.endpoint}/info", str(ANSWER_WITHIN))
+    if answer["status"] == 200 and f'"{release.id}"' in answer["body"]:
+        return answer
+    return {"status": 0, "body": f"another process answers on port {release.port}"}
 
 
 def _reason(answer: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ import pytest
 
 from packer_lib.hosts.local import NOT_FOUND, TIMED_OUT, LocalHost
 from tests.support import wait_for
+from tests.tiny import is_gone
 
 
 def test_a_command_gives_its_code_and_what_it_said() -> None:
@@ -42,15 +43,7 @@ def test_when_time_is_up_everything_it_started_is_killed(tmp_path: Path) -> None
     assert "stopped after 0.5 s" in result.err
     assert time.monotonic() - begun < 10
     child = int(pid_file.read_text())
-    wait_for(lambda: _is_gone(child), 5, "the grandchild's end")
-
-
-def _is_gone(pid: int) -> bool:
-    """A zombie that nobody has fetched yet runs no more either."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except OSError:
-        return True
+    wait_for(lambda: is_gone(child), 5, "the grandchild's end")
 
 
 def test_a_file_is_replaced_whole_and_only_its_owner_may_read_it(tmp_path: Path) -> None:

@@ -221,6 +221,21 @@ def test_a_broker_that_is_down_is_named_and_nothing_is_left(place: Place) -> Non
     assert place.left() == []
 
 
+def test_a_deploy_that_is_told_to_end_puts_everything_back(place: Place) -> None:
+    place.write("code/main.py", "def handler(value):\n    return 2 * value\n")
+    file = place.write("stream.yaml", STREAM.replace("PORT", str(free_port())))
+    program = Path(sys.executable).with_name("mlpacker")
+    environ = {**os.environ, "MLPACKER__PATHS__HOME": str(place.home)}
+    with subprocess.Popen((program, "deploy", file), env=environ, stderr=subprocess.PIPE, text=True) as deploying:
+        assert deploying.stderr is not None
+        while "waiting for every unit" not in deploying.stderr.readline():
+            assert deploying.poll() is None
+        deploying.terminate()
+        assert "putting every unit back" in deploying.stderr.read()
+    assert deploying.returncode == 128 + signal.SIGTERM
+    assert place.left() == []
+
+
 def test_a_port_that_is_taken_is_refused_with_its_holder(place: Place) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))

@@ -1,0 +1,87 @@
+"""Supervisor's configuration as supervisor itself reads it."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from supervisor.options import ServerOptions
+
+from packer_lib.errors import DeployFailed
+from packer_lib.hosts.home import prepare
+from packer_lib.hosts.layout import Layout
+from packer_lib.hosts.local import LocalHost
+from packer_lib.release import supervisor
+from packer_lib.release.model import Release
+
+NASTY = st.text(st.sampled_from("ab %'\";#,=\\$()&~éü€\t") | st.characters(codec="utf-8"), min_size=1, max_size=40)
+
+
+def _release() -> Release:
+    return Release("p", "u", "1", "b", "l", "api", "127.0.0.1", 1)
+
+
+@settings(max_examples=60, deadline=None)
+@given(name=NASTY.filter(lambda name: "/" not in name and "\0" not in name and name not in (".", "..")))
+def test_any_home_is_read_back_as_it_is_or_refused(name: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    try:
+        home = tmp_path_factory.mktemp("home") / name.encode()[:200].decode(errors="ignore")
+        home.mkdir()
+    except (OSError, ValueError):
+        return  # no file system takes it
+    layout, host = Layout(str(home)), LocalHost()
+    prepare(host, layout)
+    try:
+        supervisor.configure(host, layout)
+        supervisor.put_text(host, supervisor.unit_conf(host, layout, _release()), layout.conf("p", "u"))
+    except DeployFailed:
+        return  # said in words; what is not refused must be read back
+    section = ServerOptions().read_config(layout.supervisord)
+    program = section.process_group_configs[0].process_configs[0]
+    launch = f"{layout.history('p', 'u', '1')}/launch.json"
+    assert shlex.split(program.command) == [sys.executable, "-I", "-S", layout.toolbox, "launch", launch]
+    assert program.stdout_logfile == layout.log("p", "u")
+    assert program.directory == layout.home
+    assert program.environment == {}
+    assert section.server_configs[0]["file"] == supervisor.socket_path(layout.home)
+
+
+def test_a_unit_is_stopped_and_restarted_as_promised(tmp_path: Path) -> None:
+    layout, host = Layout(str(tmp_path)), LocalHost()
+    prepare(host, layout)
+    supervisor.configure(host, layout)
+    supervisor.put_text(host, supervisor.unit_conf(host, layout, _release()), layout.conf("p", "u"))
+    assert Path(layout.conf("p", "u")).stat().st_mode & 0o777 == 0o600
+    section = ServerOptions().read_config(layout.supervisord)
+    program = section.process_group_configs[0].process_configs[0]
+    assert program.name == "p~u"
+    assert (program.startretries, program.startsecs, program.stopwaitsecs) == (4, 10, 30)
+    assert program.killasgroup
+    assert (program.stdout_logfile_maxbytes, program.stdout_logfile_backups) == (10 << 20, 3)
+    assert section.server_configs[0]["chmod"] == 0o600
+
+
+def test_a_long_home_has_its_socket_in_a_private_folder() -> None:
+    home = "/" + "long/" * 30 + "home"
+    path = supervisor.socket_path(home)
+    assert len(path.encode()) <= supervisor.LONGEST_SOCKET
+    assert path == supervisor.socket_path(home)
+    assert path != supervisor.socket_path(home + "2")
+    assert Path(path).parent.stat().st_mode & 0o777 == 0o700
+    for made in (home, home + "2"):
+        Path(supervisor.socket_path(made)).parent.rmdir()
+
+
+def test_a_folder_that_somebody_else_made_first_is_refused(tmp_path: Path) -> None:
+    real, link, shared = tmp_path / "real", tmp_path / "link", tmp_path / "shared"
+    real.mkdir(mode=0o700)
+    link.symlink_to(real)
+    shared.mkdir(mode=0o755)
+    supervisor.private_folder(real)
+    for folder in (link, shared):
+        with pytest.raises(DeployFailed, match="is not ours alone"):
+            supervisor.private_folder(folder)
