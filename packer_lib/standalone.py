@@ -1,7 +1,7 @@
 """Airflow as we ship it for one machine: its settings as environment variables, its processes started and stopped.
 
-For the demo, the tests and a first look. Airflow is run, never imported. Larger installations take the same settings
-and bring their own database, executor and users.
+For the demo, the tests and `mlpacker airflow`. Airflow is run, never imported. Larger installations take the same
+settings and bring their own database, executor and users.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from contextlib import suppress
 from dataclasses import astuple, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from packer_lib.errors import MLPackerError
 
@@ -214,6 +214,12 @@ class Airflow:
             process.wait()
         self._running.clear()
 
+    def watch(self) -> NoReturn:
+        """Never returns: raises `MLPackerError` when one of the processes has ended."""
+        while True:
+            self._require_alive()
+            time.sleep(1.0)
+
     def __enter__(self) -> Airflow:
         self.start()
         return self
@@ -262,13 +268,16 @@ class Airflow:
 
     def _wait(self, begun: datetime, end: float) -> None:
         while not self._healthy(begun):
-            for component, process in self._running.items():
-                if process.poll() is not None:
-                    last = _tail(self.log(component))
-                    raise MLPackerError(f"Airflow's {component} has ended:\n{last}", self._where())
+            self._require_alive()
             if time.monotonic() > end:
                 raise MLPackerError("Airflow is not at work in time", self._where())
             time.sleep(0.1)
+
+    def _require_alive(self) -> None:
+        for component, process in self._running.items():
+            if process.poll() is not None:
+                last = _tail(self.log(component))
+                raise MLPackerError(f"Airflow's {component} has ended:\n{last}", self._where())
 
     def _healthy(self, begun: datetime) -> bool:
         """Airflow calls a process healthy for 30 s after its last heartbeat; those before this start do not count."""

@@ -12,6 +12,7 @@ import hashlib
 import os
 import shutil
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,12 @@ from mlpacker_airflow import folder
 from mlpacker_airflow.folder import Entry, Found
 from mlpacker_airflow.pinned import Pinned, dag_file, pin, write
 
-# A changed DAG file is dated this far ahead. The DAG processor parses a file again while its date is later than its
-# last parse, so that a parse of the former version, under way during the change, does not have the last word.
+# Airflow's DAG processor parses a file again while its date is later than the end of its last parse. A parse of the
+# former version may be under way while a file changes, and end after it; so a changed file is dated ahead, and anew
+# some seconds later: on a busy machine a parse takes that long. Without this the change could stay unnoticed for
+# `min_file_process_interval`.
 AHEAD = 2.0
+AGAIN = (5.0, 20.0, 60.0)
 
 
 class PadlDagBundle(BaseDagBundle):
@@ -39,6 +43,8 @@ class PadlDagBundle(BaseDagBundle):
         self._files: dict[str, str] = {}
         self._seen: list[Found] | None = None
         self._entries: dict[Found, Entry] = {}
+        self._due: list[tuple[float, str]] = []
+        self.clock = time.time
 
     @property
     def path(self) -> Path:
@@ -62,7 +68,8 @@ class PadlDagBundle(BaseDagBundle):
         """Takes the folder as it is now. Costs one `stat` per file while nothing changes."""
         if self.version:
             raise RuntimeError("a bundle of a given version is not refreshed")
-        found = folder.scan(self.source, time.time(), self._seen or ())
+        self._date_what_is_due()
+        found = folder.scan(self.source, self.clock(), self._seen or ())
         if found == self._seen and self.path.is_dir():
             return
         with self.lock():
@@ -80,9 +87,21 @@ class PadlDagBundle(BaseDagBundle):
         changed = {name for name, text in files.items() if former.get(name) != text}
         if not target.is_dir():
             self._write(target, pinned, changed)
-        for name in changed:
-            _date(target / name, time.time() + AHEAD)
         self._current, self._files, self._pinned = version, files, pinned
+        now = self.clock()
+        self._due += [(now + later, name) for name in changed for later in AGAIN]
+        for name in changed:
+            self._date(name, now + AHEAD)
+
+    def _date_what_is_due(self) -> None:
+        now = self.clock()
+        for name in {name for when, name in self._due if when <= now}:
+            self._date(name, now)
+        self._due = [(when, name) for when, name in self._due if when > now]
+
+    def _date(self, name: str, when: float) -> None:
+        with suppress(FileNotFoundError):  # removed in the meantime
+            os.utime(self.path / name, (when, when))
 
     def _write(self, target: Path, pinned: dict[str, Pinned], changed: set[str]) -> None:
         """The version aside first, then renamed: a version that exists is whole."""
@@ -101,10 +120,6 @@ def _link(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     for suffix in (".py", ".pinned"):
         os.link(source.with_suffix(suffix), target.with_suffix(suffix))
-
-
-def _date(path: Path, when: float) -> None:
-    os.utime(path, (when, when))
 
 
 def _digest(files: dict[str, str]) -> str:

@@ -120,6 +120,20 @@ def test_what_changed_is_dated_anew_and_nothing_else(pipelines: Path, bundle: Pa
         assert (bundle.path / "still.json.py").stat().st_mtime == 1.0
 
 
+def test_what_changed_is_dated_anew_again_in_case_a_slow_parse_of_the_former_text_ended_later(
+    pipelines: Path, bundle: PadlDagBundle
+) -> None:
+    put(pipelines / "one.json", padls.rest("one"))
+    bundle.initialize()
+    path, begun = bundle.path / "one.json.py", time.time()
+    dates = []
+    for later in range(0, 120, 5):
+        bundle.clock = lambda later=later: begun + later + 1  # type: ignore[misc]
+        bundle.refresh()
+        dates.append(path.stat().st_mtime - begun)
+    assert sorted({round(date) for date in dates}) == [2, 6, 21, 61]
+
+
 def since(bundle: PadlDagBundle) -> Any:
     return bag(bundle).dags["mlpacker.one"].timetable.changed.timestamp()
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sqlite3
+import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -85,15 +89,35 @@ class Running:
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """`mlpacker airflow` as a person starts and ends it."""
     home = tmp_path_factory.mktemp("live")
-    extra = {"MLPACKER__PATHS__HOME": str(home / "mlpacker")}
-    with Airflow(home / "airflow", home / "pipelines", extra=extra) as airflow:
-        ours = replace(settings.read(), home=home / "mlpacker")
+    ours = replace(settings.read(), home=home / "mlpacker")
+    airflow = Airflow(ours.home / "airflow", home / "pipelines", free_ports())
+    command = [Path(sys.executable).with_name("mlpacker"), "airflow", airflow.pipelines, "--port", airflow.ports.api]
+    env = {**os.environ, "MLPACKER__PATHS__HOME": str(ours.home)}
+    with subprocess.Popen([str(word) for word in command], env=env, stdout=subprocess.PIPE, text=True) as process:
         try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == f"{airflow.url}  user admin  password {airflow.password}\n"
             yield Running(airflow, airflow.token(), ours)
         finally:
-            for unit in status.status(ours):
-                release.undeploy(unit["pipeline"], ours, progress=lambda _: None)
+            process.terminate()
+            process.wait(60)
+            for pipeline in status.status(ours):
+                release.undeploy(pipeline["pipeline"], ours, progress=lambda _: None)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert still_there(airflow.home) == []
+
+
+def still_there(home: Path) -> list[str]:
+    """Processes that have `home` as their Airflow home."""
+    wanted = f"AIRFLOW_HOME={home}".encode()
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError):
+            if wanted in path.read_bytes().split(b"\0"):
+                found.append(path.parent.name)
+    return found
 
 
 @pytest.fixture(scope="module")
