@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import urllib.error
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -60,7 +59,7 @@ class Deployments:
             if not runs:
                 return Progress()
             tasks = self._ask(f"{path}/{runs[0]['dag_run_id']}/taskInstances")["task_instances"]
-        except urllib.error.HTTPError:
+        except OSError:  # no DAG yet (404), or an Airflow too busy to answer
             return Progress()
         return Progress(runs[0]["state"], tuple((task["task_id"], task["state"] or "") for task in tasks))
 

@@ -24,8 +24,8 @@ from packer_lib.errors import MLPackerError
 from packer_lib.settings import Settings
 from packer_lib.standalone import Airflow
 
-LOOK_EVERY = 0.5
-STATUS_EVERY = 2.0
+LOOK_EVERY = 1.0
+STATUS_EVERY = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +103,13 @@ class Show:
                 raise MLPackerError(f"Airflow did not deploy {pipeline}: {progress.failed}", self._where())
         return self._all_deployed() and all(row.state == "running" for row in self.rows)
 
+    @property
+    def _live(self) -> int:
+        """How many of the pipelines Airflow has brought to their end."""
+        return sum(progress.live for progress in self._deployed.values())
+
     def _all_deployed(self) -> bool:
-        return bool(self._deployed) and all(progress.live for progress in self._deployed.values())
+        return self._live == len(CASES)
 
     def _where(self) -> str:
         return f"the tasks' logs are in {self._scene.airflow.home / 'logs'}"
@@ -124,12 +129,12 @@ class Show:
         return self.feed is not None and self.asker is not None and closing.all_noticed(self.feed, self.asker, since)
 
     def _look(self, caption: str) -> None:
-        if time.monotonic() - self._asked > STATUS_EVERY:
-            if not self._all_deployed():
-                self._deployed = self._deployments.progress()
-            # Before that nothing runs, and asking takes processors from those who deploy.
-            if any(progress.live for progress in self._deployed.values()):
-                self._status = status.status(self._scene.settings)
+        live, due = self._live, time.monotonic() - self._asked > STATUS_EVERY
+        if due or not self._all_deployed():
+            self._deployed = self._deployments.progress()
+        # `status` asks each unit through a process of its own, which takes processors from those who deploy.
+        if due or self._live != live:
+            self._status = status.status(self._scene.settings)
             self._asked = time.monotonic()
         self.rows = self._watch.rows(self._status, self._deployed)
         self._table.show(self.rows, self._anomalies(), caption)

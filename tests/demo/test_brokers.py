@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import os
 import queue
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import paho.mqtt.client as paho
 import pytest
 from confluent_kafka import Consumer, Producer
+from confluent_kafka.admin import AdminClient
 
 from packer_lib.demo import brokers
 from packer_lib.demo.brokers import Broker
 from packer_lib.errors import MLPackerError
+from tests.lab import brokers as lab
 from tests.support import require
 
 ENV = {name: value for name, value in os.environ.items() if not name.startswith("MLPACKER__DEMO__")}
 
 
 @pytest.fixture
-def kafka(tmp_path: Path) -> Iterator[Broker]:
+def cluster(tmp_path: Path) -> Iterator[Broker]:
     broker = brokers.kafka(tmp_path, ENV, ["metrics", "anomalies"])
     yield broker
     broker.stop()
@@ -66,12 +69,12 @@ def test_amqtt_serves_mqtt_where_there_is_no_mosquitto(tmp_path: Path) -> None:
         broker.stop()
 
 
-def test_the_mock_cluster_keeps_records_in_order_for_a_group(kafka: Broker) -> None:
-    producer = Producer({"bootstrap.servers": kafka.address})
+def test_the_mock_cluster_keeps_records_in_order_for_a_group(cluster: Broker) -> None:
+    producer = Producer({"bootstrap.servers": cluster.address})
     for number in range(100):
         producer.produce("metrics", str(number).encode())
     assert producer.flush(20) == 0
-    settings = {"bootstrap.servers": kafka.address, "group.id": "test", "auto.offset.reset": "earliest"}
+    settings = {"bootstrap.servers": cluster.address, "group.id": "test", "auto.offset.reset": "earliest"}
     consumer = Consumer(settings)
     consumer.subscribe(["metrics"])
     got = []
@@ -95,12 +98,22 @@ def test_a_stopped_kafka_broker_has_left_its_port(tmp_path: Path) -> None:
     assert broker.process.returncode == 0
 
 
-def test_a_real_broker_is_used_and_left_alone(tmp_path: Path, kafka: Broker) -> None:
-    found = brokers.mqtt(tmp_path, {"MLPACKER__DEMO__MQTT": kafka.address}, None)
-    assert found.address == kafka.address
+def test_a_real_broker_is_used_and_left_alone(tmp_path: Path, cluster: Broker) -> None:
+    found = brokers.mqtt(tmp_path, {"MLPACKER__DEMO__MQTT": cluster.address}, None)
+    assert found.address == cluster.address
     assert found.process is None
     found.stop()
-    assert brokers.listening(kafka.host, kafka.port)
+    assert brokers.listening(cluster.host, cluster.port)
+
+
+@pytest.mark.broker
+def test_a_real_kafka_gets_the_topics_it_lacks(tmp_path: Path, kafka: lab.Broker) -> None:
+    env = {"MLPACKER__DEMO__KAFKA": f"{kafka.host}:{kafka.port}"}
+    topics = [f"demo-{uuid.uuid4().hex}" for _ in range(2)]
+    brokers.kafka(tmp_path, env, topics[:1])
+    brokers.kafka(tmp_path, env, topics)
+    found = AdminClient({"bootstrap.servers": env["MLPACKER__DEMO__KAFKA"]}).list_topics(timeout=20).topics
+    assert [len(found[topic].partitions) for topic in topics] == [1, 1]
 
 
 def test_a_real_broker_that_is_down_is_named_with_its_setting(tmp_path: Path) -> None:
