@@ -100,10 +100,9 @@ def create_topics(address: str, topics: Sequence[str]) -> None:
     from confluent_kafka import KafkaError, KafkaException
     from confluent_kafka.admin import AdminClient, NewTopic
 
-    futures = AdminClient({"bootstrap.servers": address}).create_topics(
-        [NewTopic(topic, num_partitions=1, replication_factor=1) for topic in topics], operation_timeout=10
-    )
-    for topic, future in futures.items():
+    admin = AdminClient({"bootstrap.servers": address})  # has to live as long as its futures
+    wanted = [NewTopic(topic, num_partitions=1, replication_factor=1) for topic in topics]
+    for topic, future in admin.create_topics(wanted, operation_timeout=10).items():
         try:
             future.result(timeout=15)
         except KafkaException as failed:
