@@ -52,7 +52,12 @@ def _table(*plugins: Plugin) -> dict[str, Plugin]:
 CONNECTORS = _table(
     Plugin("memory", "connectors.memory:Memory", ("connectors/memory.py",), ()),
     Plugin("mqtt", "connectors.mqtt:Mqtt", ("connectors/mqtt.py", "connectors/mqtt_session.py"), ("paho-mqtt==2.2.0",)),
-    Plugin("kafka", "connectors.kafka:Kafka", ("connectors/kafka.py",), ("confluent-kafka==2.16.1",)),
+    Plugin(
+        "kafka",
+        "connectors.kafka:Kafka",
+        ("connectors/kafka.py", "connectors/kafka_client.py"),
+        ("confluent-kafka==2.16.1",),
+    ),
     Plugin(
         "websocket",
         "connectors.websocket:WebSocket",

@@ -6,6 +6,7 @@ again, so that what was not acknowledged comes again: at-least-once, by one path
 
 from __future__ import annotations
 
+import gc
 import logging
 import signal
 import time
@@ -71,6 +72,7 @@ def _serve(folder: Path, manifest: Manifest, settings: Settings, state: State) -
     steps = chain.Chain(manifest, folder, _observe)
     try:
         steps.load()
+        gc.freeze()  # a framework is some hundred thousand objects that need not be looked through again and again
         Engine(manifest, Batches(manifest, steps), state).run()
     finally:
         steps.close()

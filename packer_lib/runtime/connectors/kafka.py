@@ -6,21 +6,17 @@ Options of a queue: `config` (librdkafka's own dotted names, for both ends), `us
 
 from __future__ import annotations
 
-import logging
-import os
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
 
 from ..contract import ConnectionFailed, DeliveryFailed, Message, Sink, Source
 from ..manifest import QueueSpec
+from .kafka_client import Health, config_of, place, prepare, unreachable
 
-log = logging.getLogger("mlpacker.kafka")
-
-CONNECT_SECONDS = 5.0
+PATIENCE_SECONDS = 5.0
 COMMIT_LATER = {
     KafkaError.REBALANCE_IN_PROGRESS,
     KafkaError.ILLEGAL_GENERATION,
@@ -28,7 +24,6 @@ COMMIT_LATER = {
     KafkaError.FENCED_INSTANCE_ID,
     KafkaError._NO_OFFSET,
 }
-LOST = {KafkaError._ALL_BROKERS_DOWN, KafkaError._AUTHENTICATION, KafkaError._SSL, KafkaError._FATAL}
 
 
 class Kafka:
@@ -41,104 +36,18 @@ class Kafka:
         return KafkaSink(queue, name)
 
 
-def _config(queue: QueueSpec, name: str, defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """Defaults under the user's own `config`. librdkafka's log is silent, for what it says arrives as errors too."""
-    options = queue.options
-    config: dict[str, Any] = {
-        "bootstrap.servers": f"{queue.server}:{queue.port}",
-        "client.id": name,
-        "log_level": 0,
-        **defaults,
-    }
-    if options.get("tls"):
-        config["security.protocol"] = "SSL"
-    if options.get("username"):
-        config["security.protocol"] = "SASL_SSL" if options.get("tls") else "SASL_PLAINTEXT"
-        config |= {"sasl.mechanism": "PLAIN", "sasl.username": options["username"], "sasl.password": _password(queue)}
-    return {**config, **options.get("config", {})}
-
-
-def _password(queue: QueueSpec) -> str:
-    name = queue.options.get("pass_env", "")
-    if name not in os.environ:
-        raise ConnectionFailed(f"{_place(queue)}: no password: environment variable {name!r} (pass_env) is not set")
-    return os.environ[name]
-
-
-def _place(queue: QueueSpec) -> str:
-    return f"kafka broker {queue.server}:{queue.port}"
-
-
-def _unreachable(queue: QueueSpec, reason: str) -> ConnectionFailed:
-    return ConnectionFailed(f"cannot reach {_place(queue)}: {reason} (is it running? is the address right?)")
-
-
-class _Health:
-    """Remembers the last error after which a client is of no use; librdkafka reports it while the client is polled."""
-
-    def __init__(self) -> None:
-        self.error = ""
-
-    def __call__(self, error: KafkaError) -> None:
-        if error.code() in LOST:
-            self.error = error.str()
-
-
-def _prepare(queue: QueueSpec, config: Mapping[str, Any]) -> None:
-    """The broker answers and the topic is there, made if need be; else `ConnectionFailed`."""
-    health = _Health()
-    admin = AdminClient({key: config[key] for key in config if key in _shared(config)} | {"error_cb": health})
-    if queue.topic not in _topics(queue, admin, health):
-        _create(queue, admin)
-
-
-def _topics(queue: QueueSpec, admin: AdminClient, health: _Health) -> Collection[str]:
-    """Asked in short turns, for what a refused connection means is heard only in between."""
-    deadline = time.monotonic() + CONNECT_SECONDS
-    while True:
-        try:
-            topics: Collection[str] = admin.list_topics(timeout=0.5).topics
-            return topics
-        except KafkaException as error:
-            admin.poll(0)
-            if health.error or time.monotonic() > deadline:
-                raise _unreachable(queue, health.error or error.args[0].str()) from None
-
-
-def _shared(config: Mapping[str, Any]) -> set[str]:
-    """What an admin client understands too: address, name, security."""
-    kinds = ("bootstrap.", "client.", "security.", "sasl.", "ssl.", "socket.", "broker.address", "log_level")
-    return {key for key in config if key.startswith(kinds)}
-
-
-def _create(queue: QueueSpec, admin: AdminClient) -> None:
-    remedy = f"create it: kafka-topics.sh --bootstrap-server {queue.server}:{queue.port} --create --topic {queue.topic}"
-    if not queue.options.get("create_topic", True):
-        raise ConnectionFailed(f"{_place(queue)} has no topic {queue.topic!r}, and create_topic is false ({remedy})")
-    try:
-        admin.create_topics([NewTopic(queue.topic)])[queue.topic].result(CONNECT_SECONDS)
-        log.info("%s had no topic %r: created with the broker's defaults", _place(queue), queue.topic)
-    except KafkaException as error:
-        if error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
-            return
-        reason = error.args[0].str()
-        raise ConnectionFailed(
-            f"{_place(queue)} has no topic {queue.topic!r}, cannot make it: {reason} ({remedy})"
-        ) from None
-
-
 class KafkaSource(Source):
     """Consumer group `name`. Offsets are committed by `ack`, at the latest before their partition goes to another."""
 
     def __init__(self, queue: QueueSpec, name: str) -> None:
         self._queue, self._name = queue, name
         self._consumer: Consumer | None = None
-        self._health = _Health()
+        self._health = Health()
         self._ends: dict[int, int] = {}  # partition → first offset that is not done, not committed yet
 
     def connect(self) -> None:
-        self._health, self._ends = _Health(), {}
-        config = _config(
+        self._health, self._ends = Health(), {}
+        config = config_of(
             self._queue,
             self._name,
             {
@@ -151,27 +60,27 @@ class KafkaSource(Source):
             },
         )
         config |= {"enable.auto.commit": False, "enable.auto.offset.store": False, "error_cb": self._health}
-        _prepare(self._queue, config)
+        prepare(self._queue, config)
         self._consumer = Consumer(config)
         self._consumer.subscribe([self._queue.topic], on_revoke=self._revoked, on_lost=self._lost)
 
     def consume(self, max_items: int, timeout: float) -> list[Message]:
         if self._consumer is None:
-            raise ConnectionFailed(f"{_place(self._queue)}: not connected")
+            raise ConnectionFailed(f"{place(self._queue)}: not connected")
         try:
             found = self._consumer.consume(max_items, 0)
             if not found and timeout > 0 and (found := self._consumer.consume(1, timeout)) and max_items > 1:
                 found += self._consumer.consume(max_items - 1, 0)
         except KafkaException as error:
-            raise ConnectionFailed(f"{_place(self._queue)}: {error.args[0].str()}") from None
+            raise ConnectionFailed(f"{place(self._queue)}: {error.args[0].str()}") from None
         if not found and self._health.error:
-            raise _unreachable(self._queue, self._health.error)
-        self._health.error = ""
+            raise unreachable(self._queue, self._health.error)
+        self._health.clear()
         return [self._message(item) for item in found]
 
     def _message(self, item: Any) -> Message:
         if item.error():
-            raise ConnectionFailed(f"{_place(self._queue)}, topic {self._queue.topic!r}: {item.error().str()}")
+            raise ConnectionFailed(f"{place(self._queue)}, topic {self._queue.topic!r}: {item.error().str()}")
         partition, offset, headers = item.partition(), item.offset(), item.headers()
         return Message(
             item.value() or b"",
@@ -199,7 +108,7 @@ class KafkaSource(Source):
         if not failed:
             self._ends = {partition: end for partition, end in self._ends.items() if partition not in ends}
         elif failed[0].code() not in COMMIT_LATER:
-            raise ConnectionFailed(f"{_place(self._queue)}: offsets not committed: {failed[0].str()}")
+            raise ConnectionFailed(f"{place(self._queue)}: offsets not committed: {failed[0].str()}")
 
     def _revoked(self, _consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
         gone = {part.partition for part in partitions}
@@ -223,11 +132,11 @@ class KafkaSink(Sink):
         self._queue, self._name = queue, name
         self._producer: Producer | None = None
         self._failed = ""
-        self._health = _Health()
+        self._health = Health()
 
     def connect(self) -> None:
-        self._failed, self._health = "", _Health()
-        config = _config(
+        self._failed, self._health = "", Health()
+        config = config_of(
             self._queue,
             self._name,
             {
@@ -238,7 +147,7 @@ class KafkaSink(Sink):
                 "partitioner": "murmur2_random",
             },
         )
-        _prepare(self._queue, config)
+        prepare(self._queue, config)
         self._producer = Producer(
             config | {"error_cb": self._health, "delivery.report.only.error": True, "on_delivery": self._undelivered}
         )
@@ -266,18 +175,32 @@ class KafkaSink(Sink):
             raise self._failure(self._failed or self._health.error)
 
     def flush(self, timeout: float) -> None:
-        left = self._open().flush(timeout)
+        """Gives up early when no broker has been there for `PATIENCE_SECONDS`; says so too when nothing was waiting."""
+        producer, deadline = self._open(), time.monotonic() + timeout
+        while left := producer.flush(min(0.5, timeout)):
+            if self._failed or self._health.lasts(PATIENCE_SECONDS) or time.monotonic() > deadline:
+                break
         if left or self._failed:
             reason = self._failed or self._health.error or f"no answer in {timeout:g} s"
             raise self._failure(f"{left} messages not confirmed, {reason}" if left else reason)
+        if self._health.error:
+            self._ask(producer)
+
+    def _ask(self, producer: Producer) -> None:
+        """An idle connection that the broker closed looks like a broker that is down, until it is asked."""
+        try:
+            producer.list_topics(self._queue.topic, timeout=2)
+        except KafkaException:
+            raise DeliveryFailed(str(unreachable(self._queue, self._health.error))) from None
+        self._health.clear()
 
     def _open(self) -> Producer:
         if self._producer is None:
-            raise DeliveryFailed(f"{_place(self._queue)}: not connected")
+            raise DeliveryFailed(f"{place(self._queue)}: not connected")
         return self._producer
 
     def _failure(self, reason: str) -> DeliveryFailed:
-        return DeliveryFailed(f"not delivered to {_place(self._queue)}, topic {self._queue.topic!r}: {reason}")
+        return DeliveryFailed(f"not delivered to {place(self._queue)}, topic {self._queue.topic!r}: {reason}")
 
     def close(self) -> None:
         """What is still on its way is given up: whoever produced it was not told that it is safe."""

@@ -1,0 +1,113 @@
+"""What the source and the sink of `kafka` share: configuration, the broker's health, and the topic; confluent-kafka."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from ..contract import ConnectionFailed
+from ..manifest import QueueSpec
+
+log = logging.getLogger("mlpacker.kafka")
+
+CONNECT_SECONDS = 5.0
+LOST = {KafkaError._ALL_BROKERS_DOWN, KafkaError._AUTHENTICATION, KafkaError._SSL, KafkaError._FATAL}
+
+
+def config_of(queue: QueueSpec, name: str, defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Defaults under the user's own `config`. librdkafka's log is silent, for what it says arrives as errors too."""
+    options = queue.options
+    config: dict[str, Any] = {
+        "bootstrap.servers": f"{queue.server}:{queue.port}",
+        "client.id": name,
+        "log_level": 0,
+        **defaults,
+    }
+    if options.get("tls"):
+        config["security.protocol"] = "SSL"
+    if options.get("username"):
+        config["security.protocol"] = "SASL_SSL" if options.get("tls") else "SASL_PLAINTEXT"
+        config |= {"sasl.mechanism": "PLAIN", "sasl.username": options["username"], "sasl.password": _password(queue)}
+    return {**config, **options.get("config", {})}
+
+
+def _password(queue: QueueSpec) -> str:
+    name = queue.options.get("pass_env", "")
+    if name not in os.environ:
+        raise ConnectionFailed(f"{place(queue)}: no password: environment variable {name!r} (pass_env) is not set")
+    return os.environ[name]
+
+
+def place(queue: QueueSpec) -> str:
+    return f"kafka broker {queue.server}:{queue.port}"
+
+
+def unreachable(queue: QueueSpec, reason: str) -> ConnectionFailed:
+    return ConnectionFailed(f"cannot reach {place(queue)}: {reason} (is it running? is the address right?)")
+
+
+class Health:
+    """Remembers the last error after which a client is of no use; librdkafka reports it while the client is polled."""
+
+    def __init__(self) -> None:
+        self.error, self._since = "", 0.0
+
+    def __call__(self, error: KafkaError) -> None:
+        if error.code() in LOST:
+            self._since = self._since if self.error else time.monotonic()
+            self.error = error.str()
+
+    def lasts(self, seconds: float) -> bool:
+        return bool(self.error) and time.monotonic() - self._since > seconds
+
+    def clear(self) -> None:
+        self.error = ""
+
+
+def prepare(queue: QueueSpec, config: Mapping[str, Any]) -> None:
+    """The broker answers and the topic is there, made if need be; else `ConnectionFailed`."""
+    health = Health()
+    admin = AdminClient({key: config[key] for key in config if key in _shared(config)} | {"error_cb": health})
+    if queue.topic not in _topics(queue, admin, health):
+        _create(queue, admin)
+
+
+def _topics(queue: QueueSpec, admin: AdminClient, health: Health) -> Collection[str]:
+    """Asked in short turns, for what a refused connection means is heard only in between."""
+    deadline = time.monotonic() + CONNECT_SECONDS
+    while True:
+        try:
+            topics: Collection[str] = admin.list_topics(timeout=0.5).topics
+            return topics
+        except KafkaException as error:
+            admin.poll(0)
+            if health.error or time.monotonic() > deadline:
+                raise unreachable(queue, health.error or error.args[0].str()) from None
+
+
+def _shared(config: Mapping[str, Any]) -> set[str]:
+    """What an admin client understands too: address, name, security."""
+    kinds = ("bootstrap.", "client.", "security.", "sasl.", "ssl.", "socket.", "broker.address", "log_level")
+    return {key for key in config if key.startswith(kinds)}
+
+
+def _create(queue: QueueSpec, admin: AdminClient) -> None:
+    remedy = f"create it: kafka-topics.sh --bootstrap-server {queue.server}:{queue.port} --create --topic {queue.topic}"
+    if not queue.options.get("create_topic", True):
+        raise ConnectionFailed(f"{place(queue)} has no topic {queue.topic!r}, and create_topic is false ({remedy})")
+    try:
+        admin.create_topics([NewTopic(queue.topic)])[queue.topic].result(CONNECT_SECONDS)
+        log.info("%s had no topic %r: created with the broker's defaults", place(queue), queue.topic)
+    except KafkaException as error:
+        if error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
+            return
+        reason = error.args[0].str()
+        raise ConnectionFailed(
+            f"{place(queue)} has no topic {queue.topic!r}, cannot make it: {reason} ({remedy})"
+        ) from None
