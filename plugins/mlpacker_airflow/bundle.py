@@ -80,7 +80,7 @@ class PadlDagBundle(BaseDagBundle):
 
     def _publish(self, entries: dict[str, Entry]) -> None:
         pinned = {name: pin(entry, self._pinned.get(name)) for name, entry in entries.items()}
-        files = {name: dag_file(item) for name, item in pinned.items()}
+        files = {name: self._dag_file(name, item) for name, item in pinned.items()}
         version = _digest(files)
         target = self.versions_dir / version
         former = self._files if self.path.is_dir() else {}
@@ -92,6 +92,9 @@ class PadlDagBundle(BaseDagBundle):
         self._due += [(now + later, name) for name in changed for later in AGAIN]
         for name in changed:
             self._date(name, now + AHEAD)
+
+    def _dag_file(self, name: str, item: Pinned) -> str:
+        return self._files[name] if self._pinned.get(name) == item else dag_file(item)
 
     def _date_what_is_due(self) -> None:
         now = self.clock()
