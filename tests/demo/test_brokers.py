@@ -17,7 +17,7 @@ from packer_lib.demo import brokers
 from packer_lib.demo.brokers import Broker
 from packer_lib.errors import MLPackerError
 from tests.lab import brokers as lab
-from tests.support import require
+from tests.support import require, wait_for
 
 ENV = {name: value for name, value in os.environ.items() if not name.startswith("MLPACKER__DEMO__")}
 
@@ -108,12 +108,17 @@ def test_a_real_broker_is_used_and_left_alone(tmp_path: Path, cluster: Broker) -
 
 @pytest.mark.broker
 def test_a_real_kafka_gets_the_topics_it_lacks(tmp_path: Path, kafka: lab.Broker) -> None:
-    env = {"MLPACKER__DEMO__KAFKA": f"{kafka.host}:{kafka.port}"}
+    env = {"MLPACKER__DEMO__KAFKA": kafka.address}
     topics = [f"demo-{uuid.uuid4().hex}" for _ in range(2)]
     brokers.kafka(tmp_path, env, topics[:1])
     brokers.kafka(tmp_path, env, topics)
-    found = AdminClient({"bootstrap.servers": env["MLPACKER__DEMO__KAFKA"]}).list_topics(timeout=20).topics
-    assert [len(found[topic].partitions) for topic in topics] == [1, 1]
+    admin = AdminClient({"bootstrap.servers": kafka.address})
+
+    def partitions() -> list[int]:
+        found = admin.list_topics(timeout=20).topics
+        return [len(found[topic].partitions) for topic in topics if topic in found]
+
+    wait_for(lambda: partitions() == [1, 1], 20, "both topics with one partition each")
 
 
 def test_a_real_broker_that_is_down_is_named_with_its_setting(tmp_path: Path) -> None:
