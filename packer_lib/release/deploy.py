@@ -12,7 +12,7 @@ from pathlib import Path
 from packer_lib import artefacts, build, commands
 from packer_lib import bundle as bundles
 from packer_lib.bundle import Bundle
-from packer_lib.errors import PolicyRefused
+from packer_lib.errors import PolicyRefused, RollbackFailed
 from packer_lib.hosts import Host
 from packer_lib.hosts.home import must
 from packer_lib.hosts.layout import Layout, program
@@ -59,13 +59,11 @@ def deploy(
     machine = host or LocalHost()
     if dry_run:
         return _rehearse(plan, settings, machine, progress)
-    with live.locked(machine, plan, settings, run, progress):
-        changes = _stage_all(machine, plan, settings, run, progress)
+    with live.locked(machine, plan, settings, run, progress), _tidied(machine, plan, settings) as made:
+        changes = [_prepare_unit(machine, plan, unit, settings, run, progress, made) for unit in plan.units]
         vanished = switch.vanished(machine, Layout(str(settings.home)), plan)
         gone = [UnitStatus(unit, "remove", "", "") for unit in vanished]
-        releases = [change.release for change in changes]
-        live.switch_all(machine, plan, releases, settings, progress)
-        live.verify_all(machine, plan, releases, settings, progress)
+        live.go_live(machine, plan, [change.release for change in changes], settings, progress)
     return (*(change.status() for change in changes), *gone)
 
 
@@ -84,10 +82,15 @@ def refuse_what_is_elsewhere(plan: Plan) -> None:
         )
 
 
-def _stage_all(host: Host, plan: Plan, settings: Settings, run: str, progress: Progress) -> list[Change]:
+@contextmanager
+def _tidied(host: Host, plan: Plan, settings: Settings) -> Iterator[list[str]]:
+    """The digests of the bundles that are made go into the list: when the block fails, they go, and so does what was
+    staged; unless a unit may still run from it."""
     made: list[str] = []
     try:
-        return [_prepare_unit(host, plan, unit, settings, run, progress, made) for unit in plan.units]
+        yield made
+    except RollbackFailed:
+        raise
     except BaseException:
         prune.prune(host, Layout(str(settings.home)), plan.pipeline, settings.keep_releases, made)
         raise

@@ -1,6 +1,6 @@
-"""Going live in two stages, one go for a deploy and two tasks for Airflow: switch every unit, then see it answer.
+"""Going live: switch every unit, then see it answer. One go for a deploy (`go_live`), two tasks for Airflow.
 
-If either fails, every unit is as it was.
+If either fails or is interrupted, every unit is as it was.
 """
 
 from __future__ import annotations
@@ -34,14 +34,17 @@ def locked(host: Host, plan: Plan, settings: Settings, run: str, progress: Progr
         yield
 
 
+def go_live(host: Host, plan: Plan, releases: Sequence[Release], settings: Settings, progress: Progress) -> None:
+    """`switch_all` and `verify_all` with no moment between them at which an interruption would leave them switched."""
+    with _or_all_back(host, plan, settings, progress):
+        _switch(host, plan, releases, settings, progress)
+        _verify(host, plan, releases, settings, progress)
+
+
 def switch_all(host: Host, plan: Plan, releases: Sequence[Release], settings: Settings, progress: Progress) -> None:
     """Stops the units that the plan no longer has, then puts every release in its unit's place, in the order given."""
     with _or_all_back(host, plan, settings, progress):
-        for unit in switch.retire(host, plan, settings):
-            progress(f"{unit}: stopped, it is no longer in the plan")
-        for release in releases:
-            if switch.switch(host, release, settings):
-                progress(f"{release.unit}: switched to {release.id}")
+        _switch(host, plan, releases, settings, progress)
 
 
 def verify_all(
@@ -51,8 +54,22 @@ def verify_all(
     for release in releases:
         _require_switched(host, release, settings)
     with _or_all_back(host, plan, settings, progress):
-        progress("waiting for every unit to answer")
-        return verify(host, plan, releases, settings)
+        return _verify(host, plan, releases, settings, progress)
+
+
+def _switch(host: Host, plan: Plan, releases: Sequence[Release], settings: Settings, progress: Progress) -> None:
+    for unit in switch.retire(host, plan, settings):
+        progress(f"{unit}: stopped, it is no longer in the plan")
+    for release in releases:
+        if switch.switch(host, release, settings):
+            progress(f"{release.unit}: switched to {release.id}")
+
+
+def _verify(
+    host: Host, plan: Plan, releases: Sequence[Release], settings: Settings, progress: Progress
+) -> tuple[Release, ...]:
+    progress("waiting for every unit to answer")
+    return verify(host, plan, releases, settings)
 
 
 def _require_switched(host: Host, release: Release, settings: Settings) -> None:
@@ -70,8 +87,9 @@ def _or_all_back(host: Host, plan: Plan, settings: Settings, progress: Progress)
     except BaseException as error:
         why = error.message if isinstance(error, MLPackerError) else f"{type(error).__name__}: {error}"
         try:
-            with _undisturbed(progress):
-                progress(f"{'it failed' if isinstance(error, Exception) else 'interrupted'}; putting every unit back")
+            with _undisturbed():
+                what = "it failed" if isinstance(error, Exception) else "interrupted"
+                progress(f"{what}; putting every unit back, which is not interrupted")
                 done = restore(host, plan, settings)
         except MLPackerError as second:
             raise RollbackFailed(f"{why}\nand the way back failed: {second.message}", second.hint) from error
@@ -82,16 +100,16 @@ def _or_all_back(host: Host, plan: Plan, settings: Settings, progress: Progress)
 
 
 @contextmanager
-def _undisturbed(progress: Progress) -> Iterator[None]:
+def _undisturbed() -> Iterator[None]:
     """Ctrl-C and TERM do not end the block: a way back that stops half-way is worse than one that takes its time.
 
-    A handler of ours, not SIG_IGN, which the processes that are started here would inherit.
+    Ignored, not handled: a process that is just being started would die of a signal that we handle. The only one that
+    stays, supervisord, sets handlers of its own, and so hands no ignored signal on to the units.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    told = "not ending yet: the former releases are being put back"
-    former = {number: signal.signal(number, lambda *_: progress(told)) for number in (signal.SIGINT, signal.SIGTERM)}
+    former = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
