@@ -11,20 +11,19 @@ import secrets
 import socket
 import zlib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from packer_lib import build, commands
 from packer_lib.build import Environment, entry
 from packer_lib.bundle import Bundle
-from packer_lib.errors import BuildFailed, DeployFailed, Problem
+from packer_lib.errors import BuildFailed, DeployFailed
 from packer_lib.hosts import Host
 from packer_lib.hosts.home import must, prepare, put_text
 from packer_lib.hosts.layout import Layout, program
-from packer_lib.padl import locate
 from packer_lib.plan import Plan, Unit
 from packer_lib.release import records, supervisor
 from packer_lib.release.model import Release
+from packer_lib.release.place import blamed, placed
 from packer_lib.settings import Settings
 
 FIRST_PORT, PORTS = 20000, 10000  # below Linux's ports for outgoing connections (32768 and up)
@@ -35,12 +34,8 @@ def check(host: Host, plan: Plan, unit: Unit, bundle: Bundle, environment: Envir
     try:
         build.check(host, bundle, environment, variables(plan, unit))
     except BuildFailed as failed:
-        step = next((step for step in unit.steps if f"step {step.name!r}: " in failed.message), unit.steps[0])
-        raise BuildFailed(_placed(plan, ("pipeline", step.name), failed.message), failed.hint) from None
-
-
-def _placed(plan: Plan, pointer: tuple[str, ...], message: str) -> str:
-    return str(Problem(plan.file, *locate(Path(plan.file), pointer), ".".join(pointer), message))
+        pointer = blamed(plan, unit, failed.message)
+        raise BuildFailed(placed(plan, pointer, failed.message), failed.hint) from None
 
 
 def stage(  # noqa: PLR0913  the last stage before the machine: everything comes together here
@@ -135,7 +130,7 @@ def _port(host: Host, layout: Layout, plan: Plan, unit: Unit, address: str) -> i
         step = next((step for step in unit.steps if step.port), None) or unit.steps[0]
         taken = f"port {port} on {host.name} is taken by {_who(holder)}"
         pointer = ("pipeline", step.name, *(["port"] if step.port else []))
-        raise DeployFailed(_placed(plan, pointer, taken), "stop that process, or give the step another `port`")
+        raise DeployFailed(placed(plan, pointer, taken), "stop that process, or give the step another `port`")
     return port
 
 

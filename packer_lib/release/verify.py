@@ -16,6 +16,7 @@ from packer_lib.hosts.layout import Layout, program
 from packer_lib.plan import Plan, Unit
 from packer_lib.release import prune, records, supervisor, switch
 from packer_lib.release.model import Release
+from packer_lib.release.place import blamed, placed
 from packer_lib.runtime.golden import difference
 from packer_lib.settings import Settings
 
@@ -31,13 +32,22 @@ def verify(host: Host, plan: Plan, releases: Sequence[Release], settings: Settin
     replaced is tidied away. `DeployFailed` says which unit did not, why, and what it last logged."""
     layout = Layout(str(settings.home))
     for release in releases:
-        wait_ready(host, layout, release, settings.ready_timeout)
-        ask_golden(host, layout, plan.unit(release.unit), release)
+        _see_it_answer(host, layout, plan, release, settings)
     current = tuple(_commit(host, layout, release) for release in releases)
     for unit in switch.retire(host, plan, settings):
         must(host, commands.remove(*layout.of_unit(plan.pipeline, unit)))
     prune.prune(host, layout, plan.pipeline, settings.keep_releases)
     return current
+
+
+def _see_it_answer(host: Host, layout: Layout, plan: Plan, release: Release, settings: Settings) -> None:
+    unit = plan.unit(release.unit)
+    try:
+        wait_ready(host, layout, release, settings.ready_timeout)
+        ask_golden(host, layout, unit, release)
+    except DeployFailed as failed:
+        pointer = blamed(plan, unit, failed.message.partition("\n")[0])
+        raise DeployFailed(placed(plan, pointer, failed.message), failed.hint) from None
 
 
 def wait_ready(host: Host, layout: Layout, release: Release, seconds: float) -> None:

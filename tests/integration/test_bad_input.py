@@ -9,251 +9,17 @@ import pickle
 import re
 import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError
-from urllib.request import Request, urlopen
+from urllib.request import urlopen
 
 import pytest
 
+from tests.integration.bad_input import HANDLER, MODEL, NEVER_READY, OLD, REFUSED, REST, STREAM, UNUSABLE
+from tests.integration.here import Here, ask, processes
 from tests.lab import brokers
 from tests.support import free_port, require, wait_for
-
-REST = """\
-version: "1.1"
-id: calc
-containerized: false
-package-mode: api
-deploy-mode: local
-pipeline:
-  root:
-    type: code
-    language: python
-    props: {path: ./code}
-    test: {input: 9, output: 3}
-"""
-MODEL = """\
-version: "1.1"
-id: calc
-containerized: false
-package-mode: api
-deploy-mode: local
-pipeline:
-  model:
-    type: model
-    framework: scikit-learn
-    props:
-      path: ./model.pickle
-      serializer: pickle
-"""
-STREAM = """\
-version: "1.1"
-id: flow
-containerized: false
-package-mode: stream
-deploy-mode: local
-pipeline:
-  root:
-    type: code
-    language: python
-    props: {path: ./code}
-    queues: {input: raw, output: roots}
-queues:
-  raw: {connector: mqtt, props: {server: 127.0.0.1, port: PORT, topic: raw}}
-  roots: {connector: mqtt, props: {server: 127.0.0.1, port: PORT, topic: roots}}
-"""
-OLD = {
-    "version": "1.0",
-    "id": "calc",
-    "containerized": False,
-    "package-mode": "api",
-    "deploy-mode": "local",
-    "schedule": "@daily",
-    "pipeline": {"root": {"type": "code", "language": "python", "props": {"path": "./code"}, "replicas": 2}},
-}
-HANDLER = """\
-import math
-
-def handler(value):
-    return math.sqrt(value)
-"""
-NEVER_READY = """\
-import sys, time
-
-if "--check" not in sys.argv:
-    time.sleep(600)
-
-def handler(value):
-    return value ** 0.5
-"""
-BRACKETS = "[" * 51_200 + "]" * 51_200
-BOMB = "a: &a [x, x, x, x]\n" + "".join(
-    f"{name}: &{name} [{', '.join([f'*{former}'] * 9)}]\n" for former, name in zip("abcdefgh", "bcdefghi", strict=True)
-)
-
-
-def code_at(path: str, **props: str) -> str:
-    """`REST` with another path, which may be hostile, and further props."""
-    return REST.replace("{path: ./code}", json.dumps({"path": path, **props}))
-
-
-@dataclass(frozen=True)
-class Said:
-    """What `mlpacker` says of `text` in the file `name`: exit code, `line:column`, and words in the one message."""
-
-    name: str
-    text: str
-    place: str
-    words: tuple[str, ...]
-    code: int = 3
-
-
-# What is seen without building anything. `code` is a folder with a main.py, `model.pickle` a pickle.
-REFUSED = {
-    "half-written JSON": Said(
-        "p.json", json.dumps(OLD, indent=1)[:180], "11:2", ("ends inside", "still being written")
-    ),
-    "half-written YAML": Said("p.yaml", REST[:160], "11:1", ("not YAML", "still being written")),
-    "100 KB of brackets in JSON": Said("p.json", BRACKETS, "1:65", ("nested too deeply: at most 64 levels",)),
-    "100 KB of brackets in YAML": Said("p.yaml", BRACKETS, "1:65", ("nested too deeply: at most 64 levels",)),
-    "brackets inside a value": Said("p.yaml", f"id: {BRACKETS}", "1:68", ("nested too deeply: at most 64 levels",)),
-    "alias bomb": Said("p.yaml", BOMB, "1:4", ("anchors are not allowed: &a", "write the value out")),
-    "a key twice in YAML": Said("p.yaml", f"{REST}id: other\n", "12:1", ("id: this key is here twice", "at line 2")),
-    "a key twice in JSON": Said(
-        "p.json",
-        json.dumps({**OLD, "schedule": "x"}).replace('"schedule": "x"', '"id": "b"').replace("1.0", "1.1"),
-        "1:105",
-        ("id: this key is here twice", "at line 1"),
-    ),
-    "a key of 1.1 in 1.0": Said(
-        "p.yaml",
-        REST.replace("1.1", "1.0").replace("    test:", "    port: 8080 #"),
-        "11:5",
-        ('needs "version": "1.1"',),
-    ),
-    "options as a path": Said(
-        "p.yaml", code_at("--upload-pack=touch canary"), "10:21", ("root.props.path: the path begins with '-'", "./")
-    ),
-    "options as a path on a host": Said(
-        "p.yaml", code_at("git@git.example.org:--upload-pack=touch"), "10:21", ("begins with '-'", "git@host:path")
-    ),
-    "options as a host": Said(
-        "p.yaml", code_at("ssh://-oProxyCommand=touch/x"), "10:21", ("begins with '-'", "https://host/path")
-    ),
-    "options after a URL": Said(
-        "p.yaml", code_at("https://git.example.org/x --upload-pack=touch"), "10:21", ("white space", "%20")
-    ),
-    "a command as a URL": Said("p.yaml", code_at("ext::sh -c touch% canary"), "10:21", ("remote helpers", "https")),
-    "options as a ref": Said(
-        "p.yaml",
-        code_at("https://git.example.org/x", ref="--upload-pack=touch"),
-        "10:57",
-        ("root.props.ref: expected a commit, tag or branch",),
-    ),
-    "a protocol that is not allowed": Said(
-        "p.yaml", code_at("file:///srv/x"), "10:21", ("git over 'file' is refused", "MLPACKER__FETCH__GIT_PROTOCOLS"), 4
-    ),
-    "no model file": Said(
-        "p.yaml", MODEL.replace("model.pickle", "none.pickle"), "11:13", ("there is no './none.pickle'", "relative to")
-    ),
-    "another serializer": Said(
-        "p.yaml",
-        MODEL.replace("serializer: pickle", "serializer: skops"),
-        "12:19",
-        ("is no skops file", "set serializer"),
-    ),
-    "no entry file": Said(
-        "p.yaml",
-        code_at("./code", entrypoint="mian.py"),
-        "10:45",
-        ("has no 'mian.py' (there is main.py)", "entrypoint"),
-    ),
-}
-# What is seen when the unit is loaded and asked, before anything is switched: the code's text, or the model's bytes.
-UNUSABLE: dict[str, tuple[str | bytes, tuple[str, ...]]] = {
-    "no handler": ("def handel(value):\n    return value\n", ("has no function 'handler'", "did you mean 'handel'?")),
-    "a handler that takes nothing": ("def handler():\n    return 1\n", ("'handler' takes ()", "called with one value")),
-    "code that fails to import": ("import nowhere\n", ("No module named 'nowhere' (main.py:1)", "requirements.txt")),
-    "code that is not Python": ("def handler(value:\n", ("SyntaxError", "main.py:1")),
-    "a handler that raises": (
-        "def handler(value):\n    raise ValueError(f'no root of {value}')\n",
-        ("golden request: handle: ValueError: no root of 9 (main.py:2)",),
-    ),
-    "another answer": ("def handler(value):\n    return value\n", ("golden request: expected 3, got 9",)),
-    "a model that does not load": (
-        b"\x80\x04half a pickle",
-        ("model.pickle: cannot be read by pickle", "scikit-learn"),
-    ),
-}
-
-
-@dataclass(frozen=True)
-class Here:
-    """A folder with PADL files and what they name, and a home; `mlpacker` runs there as a person would run it."""
-
-    folder: Path
-    home: Path
-
-    def start(self, *words: str | Path, **env: str) -> subprocess.Popen[str]:
-        program = Path(sys.executable).with_name("mlpacker")
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("MLPACKER")}
-        return subprocess.Popen(
-            (program, *words),
-            env={**inherited, "MLPACKER__PATHS__HOME": str(self.home), **env},
-            cwd=self.folder,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-
-    def mlpacker(self, *words: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
-        process = self.start(*words, **env)
-        out, err = process.communicate(timeout=240)
-        return subprocess.CompletedProcess(words, process.returncode, out, err)
-
-    def write(self, name: str, content: str | bytes) -> str:
-        file = self.folder / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(content.encode() if isinstance(content, str) else content)
-        return name
-
-    def state(self) -> dict[str, object]:
-        """All that belongs to a pipeline; environments, the store and supervisor's own log are shared and stay."""
-        kinds = ("bundles", "conf.d", "releases", "locks", "logs")
-        files = [path for kind in kinds for path in (self.home / kind).rglob("*") if "supervisord" not in path.name]
-        return {
-            "files": sorted(str(path.relative_to(self.home)) for path in files if "/" not in path.suffix),
-            "unfinished": [path.name for path in [*self.home.glob(".*"), *self.home.glob("envs/*.*")]],
-            "processes": processes(self.home),
-        }
-
-
-def processes(home: Path) -> dict[int, str]:
-    """Processes that have something below `home` in their command line."""
-    found = {}
-    for file in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            words = file.read_text(errors="replace").split("\0")
-        except OSError:
-            continue  # it has just ended
-        if any(str(home) in word for word in words):
-            found[int(file.parent.name)] = " ".join(words)
-    return found
-
-
-def ask(endpoint: str, *values: float) -> tuple[int, Any]:
-    """Status and body of a prediction."""
-    body = json.dumps({"data": values}).encode()
-    try:
-        with urlopen(Request(f"{endpoint}/predict", body, {"Content-Type": "application/json"}), timeout=30) as answer:
-            return answer.status, json.load(answer)
-    except HTTPError as error:
-        return error.code, json.load(error)
 
 
 def answers(endpoint: str) -> bool:
@@ -389,10 +155,11 @@ def test_a_broker_that_is_down_is_named_and_nothing_is_left(here: Here, calc: st
     file = here.write("flow.yaml", STREAM.replace("PORT", str(port)))
     done = here.mlpacker("deploy", file, MLPACKER__DEPLOY__READY_TIMEOUT="3")
     assert (done.returncode, done.stdout) == (7, ""), done.stderr
-    first = (
-        f"error: flow~root: not ready after 3 s: cannot reach mqtt broker 127.0.0.1:{port}: Connection refused (is it"
+    place, reason = (
+        "flow.yaml:13:8: queues.raw: flow~root",
+        f"cannot reach mqtt broker 127.0.0.1:{port}: Connection refused",
     )
-    assert first in one_message(done.stderr)
+    assert f"error: {place}: not ready after 3 s: {reason} (is it running?" in one_message(done.stderr)
     assert "rolled back: root: removed, there was none before" in done.stderr
     assert "MLPACKER__DEPLOY__READY_TIMEOUT" in done.stderr.splitlines()[-1]
     assert here.state() == before
