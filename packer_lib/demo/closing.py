@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rich.markup import escape
+
 from packer_lib.demo.cases import CASES, A, B, C
 from packer_lib.demo.feed import Anomaly, Asker, Feed
 from packer_lib.demo.watch import Row
@@ -57,7 +59,17 @@ def _answered(asker: Asker) -> Check:
     answers, took = asker.answers, asker.answers.median()
     if took is None:
         return Check(False, f"{A.id} never answered over REST: {answers.refused or 'it was not asked'}")
-    return Check(True, f"{A.id} answered {len(answers.seconds)} windows over REST, median {took * 1000:.1f} ms")
+    text = f"{A.id} answered {len(answers.seconds)} windows over REST, median {took * 1000:.1f} ms"
+    if answers.example:
+        came, reconstructed = (_readable(record) for record in answers.example)
+        text += f"; [{came}] came back as [{reconstructed}]"
+    return Check(True, text)
+
+
+def _readable(record: Sequence[float]) -> str:
+    """A record of `agent.FEATURES` for people."""
+    cpu, network_in, disk_read = record
+    return f"{round(cpu)} %, {round(network_in / 1000)} kB/s, {round(disk_read / 1000)} kB/s"
 
 
 def _noticed(pipeline: str, anomalies: Sequence[Anomaly], burst: float) -> Check:
@@ -72,7 +84,7 @@ def _noticed(pipeline: str, anomalies: Sequence[Anomaly], burst: float) -> Check
 def words(verdict: Verdict, airflow: Airflow, rows: Sequence[Row], once: bool) -> str:
     """The verdict, where everything is, and (unless all ends now) what to try next."""
     checks = "\n".join(
-        f"  {'[green]✓[/green]' if check.passed else '[red]✗[/red]'} {check.text}" for check in verdict.checks
+        f"  {'[green]✓[/green]' if check.passed else '[red]✗[/red]'} {escape(check.text)}" for check in verdict.checks
     )
     return f"\n{checks}\n" if once else f"\n{checks}\n{_places(airflow, rows)}\n{NEXT}"
 

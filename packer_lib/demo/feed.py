@@ -71,11 +71,14 @@ class Feed:
 
 @dataclass(slots=True)
 class Answers:
-    """What case A answered: how long each answer took (seconds), and the windows that the filter calls outliers."""
+    """What case A answered: how long each answer took (seconds), and the windows that the filter calls outliers.
+
+    `example` is the newest record of the first window, and what the model made of it; `refused` the last failure.
+    """
 
     seconds: list[float] = field(default_factory=list)
     anomalies: list[Anomaly] = field(default_factory=list)
-    last_error: float | None = None
+    example: tuple[Sequence[float], Sequence[float]] | None = None
     refused: str = ""
 
     def median(self) -> float | None:
@@ -112,7 +115,7 @@ class Asker:
             self.answers.refused = f"{type(failed).__name__}: {failed}"
             return
         self.answers.seconds.append(time.perf_counter() - start)
+        self.answers.example = self.answers.example or (window[-1], prediction[-1])
         error = self._filter["reconstruction_error"](window, prediction)
-        self.answers.last_error = error
         if error > self._filter["THRESHOLD"]:
             self.answers.anomalies.append(Anomaly(at, time.time(), error))

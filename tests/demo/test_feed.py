@@ -97,11 +97,12 @@ def test_the_asker_judges_answers_as_the_filter_does(cpu: float, found: int) -> 
     threading.Thread(target=server.serve_forever, daemon=True).start()
     feed: Any = _Window([cpu, 0.0, 0.0])
     asker = Asker(f"http://127.0.0.1:{server.server_port}", feed, EXAMPLES / "outliers_filter")
-    wait_for(lambda: asker.answers.last_error is not None, 20)
+    wait_for(lambda: asker.answers.example or asker.answers.refused, 20)
     asker.stop()
     server.shutdown()
     server.server_close()
     assert asker.answers.seconds[0] > 0
+    assert asker.answers.example == ([cpu, 0.0, 0.0], [0.0, 0.0, 0.0])
     assert len(asker.answers.anomalies[:1]) == found
 
 
@@ -129,6 +130,7 @@ SEEN = [Anomaly(50, 51, 5), Anomaly(101, 102, 9)]
 def test_everything_live_and_noticed_passes() -> None:
     found = verdict(SEEN, SEEN, Answers([0.01], SEEN), LIVE)
     assert found.passed
+    assert "answered 1 windows over REST, median 10.0 ms" in found.checks[3].text
     assert "noticed the burst 2.0 s after it began, error 9; 1 anomalies before it" in found.checks[-1].text
 
 
@@ -146,6 +148,11 @@ def test_whatever_is_missing_fails_and_is_named(b: list[Anomaly], answers: Answe
     found = verdict(b, SEEN, answers, rows)
     assert not found.passed
     assert text in "\n".join(check.text for check in found.checks if not check.passed)
+
+
+def test_a_reconstruction_is_shown_in_units_that_people_read() -> None:
+    found = verdict(SEEN, SEEN, Answers([0.01], SEEN, ([25.4, 12_345, 0], [24.6, 9_999, -20])), LIVE)
+    assert "[25 %, 12 kB/s, 0 kB/s] came back as [25 %, 10 kB/s, 0 kB/s]" in found.checks[3].text
 
 
 def test_only_what_happened_after_the_burst_began_counts_as_noticed() -> None:
