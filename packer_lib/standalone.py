@@ -50,6 +50,7 @@ def environment(home: Path, pipelines: Path, ports: Ports = Ports(), *, login: b
     kept = _secrets(home)
     sections: dict[str, dict[str, Any]] = {
         "CORE": {
+            "EXECUTOR": "LocalExecutor",
             "LOAD_EXAMPLES": False,
             "DAGS_FOLDER": ROOT / "dags",
             "PLUGINS_FOLDER": ROOT / "plugins",

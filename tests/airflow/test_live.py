@@ -80,6 +80,11 @@ class Running:
     def tasks(self, name: str) -> set[str]:
         return {task["task_id"] for task in self.ask(f"/api/v2/dags/mlpacker.{name}/tasks")["tasks"]}
 
+    def release(self, name: str) -> str:
+        """The release of the pipeline's only unit."""
+        (unit,) = status.status(self.settings, name)[0]["units"]
+        return str(unit["release"])
+
     def log(self, name: str, task: str) -> str:
         """What a person reads in the task's log."""
         run = self.runs(name)[0]["dag_run_id"]
@@ -222,6 +227,34 @@ def test_a_changed_file_is_deployed_by_itself_and_only_when_its_text_changes(run
     wait_for(lambda: running.gone("changing"), 10)
     running.drop("changing.json", document)
     wait_for(lambda: running.ended("changing", 3), 60, "the run of the file that came back")
+
+
+def test_clearing_an_old_run_behind_validate_deploys_text_and_model_of_its_time(running: Running, model: Any) -> None:
+    import skops.io
+    from sklearn.datasets import load_iris
+    from sklearn.linear_model import LogisticRegression
+
+    mine = running.airflow.pipelines / "back.skops"
+    mine.write_bytes((running.airflow.pipelines / "iris.skops").read_bytes())
+    document = padls.rest("back")
+    document["pipeline"]["iris"]["props"]["path"] = "./back.skops"
+    running.drop("back.json", document)
+    assert wait_for(lambda: running.ended("back"), 120) == "success"
+    first, run = running.release("back"), running.runs("back")[0]["dag_run_id"]
+
+    data = load_iris()
+    skops.io.dump(LogisticRegression(C=0.01, max_iter=500).fit(data.data, data.target), mine)
+    running.drop("back.json", {**document, "description": "another model"})
+    assert wait_for(lambda: running.ended("back", 2), 120) == "success"
+    assert running.release("back") != first
+
+    clear = {"dag_run_id": run, "task_ids": ["iris.template"], "include_downstream": True}
+    running.ask(
+        "/api/v2/dags/mlpacker.back/clearTaskInstances",
+        "POST",
+        {**clear, "dry_run": False, "only_failed": False, "reset_dag_runs": True},
+    )
+    wait_for(lambda: running.release("back") == first, 120, "the first release is back")
 
 
 def test_a_removed_file_takes_its_dag_along(running: Running) -> None:
