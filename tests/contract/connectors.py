@@ -19,7 +19,6 @@ from packer_lib.runtime.contract import ConnectionFailed, Message, Sink, Source
 from packer_lib.runtime.manifest import QueueSpec
 from tests.support import free_port, wait_for
 
-NAME = "mlpacker.contract.unit"
 Ends = tuple[QueueSpec, QueueSpec]
 
 
@@ -42,24 +41,27 @@ class ConnectorSuite:
         raise NotImplementedError
 
     def source(self, ends: Ends) -> Source:
-        made: Source = self.connector.source(ends[0], NAME)
+        made: Source = self.connector.source(ends[0], f"mlpacker.contract.{ends[0].topic}")
         return made
 
     def sink(self, ends: Ends) -> Sink:
-        made: Sink = self.connector.sink(ends[1], NAME)
+        made: Sink = self.connector.sink(ends[1], f"mlpacker.contract.{ends[1].topic}")
         return made
 
     @contextmanager
     def connected(self, ends: Ends) -> Iterator[tuple[Source, Sink]]:
         source, sink = self.source(ends), self.sink(ends)
-        for end in (sink, source) if self.sink_first else (source, sink):
-            end.connect()
         try:
-            self.meet(source, sink)
+            self.connect(source, sink)
             yield source, sink
         finally:
             sink.close()
             source.close()
+
+    def connect(self, source: Source, sink: Sink) -> None:
+        for end in (sink, source) if self.sink_first else (source, sink):
+            end.connect()
+        self.meet(source, sink)
 
     def meet(self, source: Source, sink: Sink) -> None:
         """Waits until each has noticed the other, where what comes before that is for nobody."""
@@ -79,17 +81,15 @@ class ConnectorSuite:
             source.close()
 
     def test_a_closed_source_and_sink_can_be_opened_again(self, ends: Ends) -> None:
-        source, sink = self.source(ends), self.sink(ends)
-        for _ in range(2):
-            for end in (sink, source) if self.sink_first else (source, sink):
-                end.connect()
-            self.meet(source, sink)
-            self.send(sink, b"again")
-            received = take(source, 1)
-            source.ack(received)
-            assert [item.value for item in received] == [b"again"]
-            sink.close()
-            source.close()
+        with self.connected(ends) as (source, sink):
+            for turn in (b"first", b"again"):
+                self.send(sink, turn)
+                received = take(source, 1)
+                source.ack(received)
+                assert [item.value for item in received] == [turn]
+                sink.close()
+                source.close()
+                self.connect(source, sink)
 
     def test_a_thousand_messages_arrive_in_order(self, ends: Ends) -> None:
         keys = (b"a", b"b", b"c")
@@ -178,7 +178,7 @@ class ConnectorSuite:
         port, index = free_port(), ("source", "sink").index(side)
         nowhere = replace(ends[index], port=port)
         started = time.monotonic()
-        end: Source | Sink = getattr(self.connector, side)(nowhere, NAME)
+        end: Source | Sink = getattr(self.connector, side)(nowhere, "mlpacker.contract.unit")
         with pytest.raises(ConnectionFailed, match=rf"cannot reach .*127\.0\.0\.1:{port}.*is it running\?"):
             end.connect()
         assert time.monotonic() - started < 10

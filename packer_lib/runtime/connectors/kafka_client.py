@@ -104,6 +104,7 @@ def _create(queue: QueueSpec, admin: AdminClient) -> None:
     try:
         admin.create_topics([NewTopic(queue.topic)])[queue.topic].result(CONNECT_SECONDS)
         log.info("%s had no topic %r: created with the broker's defaults", place(queue), queue.topic)
+        _await_topic(queue, admin)
     except KafkaException as error:
         if error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
             return
@@ -111,3 +112,12 @@ def _create(queue: QueueSpec, admin: AdminClient) -> None:
         raise ConnectionFailed(
             f"{place(queue)} has no topic {queue.topic!r}, cannot make it: {reason} ({remedy})"
         ) from None
+
+
+def _await_topic(queue: QueueSpec, admin: AdminClient) -> None:
+    """The controller has made it; a moment later the broker that we talk to has heard of it."""
+    deadline = time.monotonic() + CONNECT_SECONDS
+    while queue.topic not in admin.list_topics(timeout=CONNECT_SECONDS).topics:
+        if time.monotonic() > deadline:
+            raise ConnectionFailed(f"{place(queue)} was told to make topic {queue.topic!r} and does not show it yet")
+        time.sleep(0.05)

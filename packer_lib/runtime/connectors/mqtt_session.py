@@ -21,6 +21,8 @@ from ..manifest import QueueSpec
 log = logging.getLogger("mlpacker.mqtt")
 
 VERSIONS = {"5": MQTTProtocolVersion.MQTTv5, "3.1.1": MQTTProtocolVersion.MQTTv311}
+# Brokers found to speak 3.1.1 only; some never answer a newer hello, which is not worth waiting for each time.
+_KNOWN: dict[tuple[str, int], str] = {}
 DEFAULTS: dict[str, Any] = {
     "keepalive": 30,
     "session_expiry": 86_400,
@@ -75,7 +77,7 @@ class Session:
 
     def open(self, prepare: Callable[[Client], None]) -> None:
         """Connects with the newest version of the protocol that the broker takes; `prepare` sets the callbacks."""
-        asked = self._queue.options.get("protocol")
+        asked = self._queue.options.get("protocol") or _KNOWN.get((self._queue.server, self._queue.port))
         versions = [VERSIONS[asked]] if asked else [VERSIONS["5"], VERSIONS["3.1.1"]]
         reason = ""
         for version in versions:
@@ -88,6 +90,7 @@ class Session:
         else:
             raise self.failure(reason)
         if not self.v5 and not asked:
+            _KNOWN[self._queue.server, self._queue.port] = "3.1.1"
             log.info("%s takes MQTT 3.1.1 only: keys and headers do not travel", self.place)
 
     def _open(self, version: MQTTProtocolVersion, prepare: Callable[[Client], None]) -> None:
