@@ -8,10 +8,12 @@ import re
 import resource
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from packer_lib.cli.report import ago
 from tests.support import ROOT
 
 EXAMPLES = ROOT / "pipelines" / "examples"
@@ -223,3 +225,12 @@ def test_the_version_is_on_stdout(tmp_path: Path) -> None:
     from packer_lib import __version__
 
     assert mlpacker("--version", home=tmp_path).stdout == f"{__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0 s"), (119, "119 s"), (120, "2 min"), (7199, "119 min"), (7200, "2 h"), (200000, "2 d")]
+)
+def test_how_long_something_runs_is_said_in_its_largest_unit(seconds: int, text: str) -> None:
+    now = datetime(2026, 1, 5, tzinfo=UTC)
+    assert ago((now - timedelta(seconds=seconds)).isoformat(), now) == text
+    assert ago("", now) == ""

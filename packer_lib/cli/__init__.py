@@ -14,6 +14,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -36,6 +37,7 @@ app = typer.Typer(
 File = Annotated[Path, typer.Argument(help="A PADL file, .json or .yaml.", show_default=False)]
 Id = Annotated[str, typer.Argument(metavar="ID", help="The pipeline's id.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable, on stdout.")]
+WIDE = 110  # columns from which a table has room for model versions
 
 
 def say(text: str) -> None:
@@ -169,23 +171,33 @@ def status(
 
 
 def _print_table(found: list[dict[str, Any]]) -> None:
+    """One line per unit. Which model is live takes a wide terminal, or a pipe; `--json` always has it."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    from packer_lib.cli.report import ago
+
+    console = Console(width=None if sys.stdout.isatty() else 200)
+    wide = console.width >= WIDE
     table = Table(box=box.SIMPLE, pad_edge=False)
-    for head in ("pipeline", "unit", "state", "endpoint", "release", "models", "since"):
-        table.add_column(head, overflow="fold")
+    for head in ("pipeline", "unit", "state", "endpoint", "release", "since", *(["models"] if wide else [])):
+        table.add_column(head, overflow="fold", no_wrap=head in {"unit", "endpoint", "release"})
     for pipeline in found:
         for unit in pipeline["units"]:
-            models = ", ".join(f"{model['step']} {model['version']}" for model in unit["models"])
-            said = f"{unit['state']}: {unit['reason']}" if unit["reason"] else unit["state"]
-            cells = (pipeline["pipeline"], unit["name"], said, unit["endpoint"], unit["release"], models, unit["since"])
+            cells = [pipeline["pipeline"], unit["name"], _state(unit), unit["endpoint"], unit["release"]]
+            cells += [ago(unit["since"], datetime.now(UTC)), *([_models(unit)] if wide else [])]
             table.add_row(*(Text(printable(cell)) for cell in cells))
-    Console(width=None if sys.stdout.isatty() else 200).print(
-        table if table.row_count else Text("nothing is deployed here")
-    )
+    console.print(table if table.row_count else Text("nothing is deployed here"))
+
+
+def _state(unit: dict[str, Any]) -> str:
+    return f"{unit['state']}: {unit['reason']}" if unit["reason"] else str(unit["state"])
+
+
+def _models(unit: dict[str, Any]) -> str:
+    return ", ".join(f"{model['step']} {model['version']}" for model in unit["models"])
 
 
 @app.command()

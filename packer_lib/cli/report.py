@@ -1,8 +1,9 @@
-"""What `validate` finds and how `plan` looks to a person."""
+"""What `validate` finds, and how plans and times look to a person."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 
 from packer_lib.errors import PadlInvalid, Problem, printable
@@ -89,3 +90,14 @@ def _queues(plan: Plan, word: str, ids: Sequence[str]) -> list[str]:
 def _branch(title: str, below: Sequence[str], last: bool) -> list[str]:
     head, rest = ("└── ", "    ") if last else ("├── ", "│   ")
     return [head + title, *(rest + line for line in below)]
+
+
+def ago(moment: str, now: datetime) -> str:
+    """How long before `now` an ISO time was, in its largest unit: `3 min`; "" when there is none."""
+    if not moment:
+        return ""
+    seconds = max(0, int((now - datetime.fromisoformat(moment)).total_seconds()))
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds // size} {unit}"
+    return f"{seconds} s"
