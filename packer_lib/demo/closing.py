@@ -110,5 +110,9 @@ NEXT = """\
     .venv/bin/mlpacker status                             what is live
     .venv/bin/mlpacker logs demo-c-distributed            what the units say
     edit pipelines/demo-a-rest.yaml (its description, say) and watch Airflow deploy it again
-    cp pipelines/examples/iris-rest.yaml pipelines/my-iris.yaml, give it an id and models of your own
+    cp pipelines/examples/iris-rest.yaml pipelines/my-iris.yaml, give it an id and a model of your own
+  And the next time:
+    MLPACKER__DEMO__MQTT=host:port MLPACKER__DEMO__KAFKA=host:port make demo      with real brokers
+    MLPACKER__DEMO__METRICS=FILE make demo      trained on your own recording:
+    .venv/bin/python -m packer_lib.demo.agent --record FILE --seconds 600
 """
