@@ -145,7 +145,8 @@ def test_a_unit_killed_in_midstream_loses_nothing(ends: str, tmp_path: Path, mos
             assert second.signal(signal.SIGTERM) == 0
     twice = len(got) - len(numbers)
     print(f"{ends}: {twice} of {len(numbers)} came twice")
-    assert twice <= 200, "more than what was in hand came again"
+    in_hand = {"mqtt": 1000, "kafka": 100}[ends.split("-")[0]]  # receive_maximum; two batches
+    assert twice <= in_hand, "more than what was in hand came again"
 
 
 @pytest.mark.parametrize("ends", ["mqtt-mqtt", "kafka-kafka"])
