@@ -10,7 +10,7 @@ UNIT := not broker and not native and not airflow and not slow
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: .venv/ready ## the three case studies, live on this machine's own metrics (ARGS=--once ends by itself)
+demo: .venv/demo ## the three case studies, live on this machine's own metrics (ARGS=--once ends by itself)
 	@$(UV) run --frozen --no-sync python -m packer_lib.demo $(ARGS)
 
 test: .venv/ready prerequisites ## every test; as root on Debian it installs mosquitto and fetches Kafka first (ARGS=… for pytest)
@@ -39,13 +39,19 @@ clean: ## removes what the other targets made in this folder
 prerequisites: .venv/ready
 	@$(UV) run --frozen --no-sync python -m tests.lab.prerequisites
 
+# The orchestrator alone, which is all that the demo needs: its units get environments of their own.
+.venv/demo: $(UV) pyproject.toml uv.lock
+	@echo "Installing Airflow and MLPacker into .venv as uv.lock names them (a minute or so the first time) …"
+	@$(UV) sync --frozen --no-dev --extra demo --inexact
+	@touch $@
+
 # The orchestrator and all extras in one environment, made again when the lock changes.
 .venv/ready: $(UV) pyproject.toml uv.lock
 	@echo "Installing what uv.lock names into .venv (1.8 GB with TensorFlow; a minute or two the first time) …"
-	@$(UV) sync --frozen --all-extras --quiet
-	@touch $@
+	@$(UV) sync --frozen --all-extras
+	@touch $@ .venv/demo
 
 .tools/bin/uv:
 	@echo "Installing uv $(UV_VERSION) into .tools …"
 	@python3 -m venv .tools
-	@.tools/bin/pip install --quiet "uv==$(UV_VERSION)"
+	@.tools/bin/pip install --quiet --disable-pip-version-check "uv==$(UV_VERSION)"
