@@ -8,7 +8,7 @@ from typing import Any
 
 from . import formats
 from .chain import Chain, Outcome
-from .contract import Message, StepFailed
+from .contract import Message, MessageRefused, StepFailed
 from .manifest import Manifest, StepSpec
 
 ERROR = "mlpacker-error-"
@@ -45,8 +45,8 @@ class Batches:
         outcomes = self._outcomes(queue, messages)
         result = Result(len(messages))
         for place, (message, outcome) in enumerate(zip(messages, outcomes, strict=True)):
-            error = outcome.error or self._write(message, outcome, result.out)
-            if error is not None and not self._settle(error, message, queue, result):
+            error = outcome.error or self._write(place, message, outcome, result.out)
+            if error is not None and not self._settle(error, place, message, queue, result):
                 result.done, result.fatal = place, error
                 break
         return result
@@ -71,8 +71,21 @@ class Batches:
         step = self._readers[queue]
         return StepFailed(step.name, "decode", f"not {step.input_format}: {_one_line(error)}")
 
-    def _write(self, message: Message, outcome: Outcome, out: dict[str, list[Message]]) -> StepFailed | None:
-        """Adds what `message` became to `out`, all of it or nothing; key and headers travel on."""
+    def refuse(
+        self, queue: str, messages: Sequence[Message], sink: str, refused: MessageRefused, result: Result
+    ) -> None:
+        """Settles the message whose outcome the queue `sink` will not take; where that was a dead letter, for good."""
+        place, writer = refused.message.token, self._writers.get(sink)
+        sender = writer or next(step for step in self._steps.values() if step.dead_letter == sink)
+        error = StepFailed(sender.name, "deliver", f"{sink} refuses it: {refused}")
+        settled = writer is not None and self._settle(error, place, messages[place], queue, result)
+        if not settled and place < result.done:
+            result.done, result.fatal = place, error
+
+    def _write(
+        self, place: int, message: Message, outcome: Outcome, out: dict[str, list[Message]]
+    ) -> StepFailed | None:
+        """Adds what `message` became to `out`, all of it or nothing; key and headers travel on, `token` is `place`."""
         written: list[tuple[str, Message]] = []
         for queue, value in zip(outcome.outputs, outcome.values, strict=True):
             try:
@@ -80,25 +93,27 @@ class Batches:
             except Exception as error:
                 step = self._writers[queue]
                 return StepFailed(step.name, "encode", f"not to be said in {step.output_format}: {_one_line(error)}")
-            written.append((queue, Message(payload, message.key, message.headers)))
+            written.append((queue, Message(payload, message.key, message.headers, token=place)))
         for queue, item in written:
             out.setdefault(queue, []).append(item)
         return None
 
-    def _settle(self, error: StepFailed, message: Message, queue: str, result: Result) -> bool:
+    def _settle(self, error: StepFailed, place: int, message: Message, queue: str, result: Result) -> bool:
         """Gives a failed message its declared fate; False when that is to stop the unit."""
         step = self._steps[error.step]
         if step.on_error == "skip":
             result.skipped.append(error)
         elif step.on_error == "dead_letter":
-            result.out.setdefault(step.dead_letter, []).append(dead_letter(message, error, queue))
+            letter = dead_letter(message, error, f"{queue} {message.position}")
+            letter.token = place
+            result.out.setdefault(step.dead_letter, []).append(letter)
             result.dead.append(error)
         else:
             return False
         return True
 
 
-def dead_letter(message: Message, error: StepFailed, queue: str) -> Message:
+def dead_letter(message: Message, error: StepFailed, source: str) -> Message:
     """`message` as it came, with why it failed in its headers. `attempt` counts up when it is sent round again."""
     former = message.headers.get(f"{ERROR}attempt", b"0")
     attempt = int(former) + 1 if former.isdigit() else 1
@@ -106,7 +121,7 @@ def dead_letter(message: Message, error: StepFailed, queue: str) -> Message:
         "stage": error.stage,
         "step": error.step,
         "reason": error.reason,
-        "source": f"{queue} {message.position}".strip(),
+        "source": source,
         "attempt": str(attempt),
     }
     headers = {f"{ERROR}{name}": text.encode("utf-8", "replace") for name, text in reasons.items()}

@@ -32,6 +32,17 @@ class DeliveryFailed(Exception):
     """Some of what was produced is not safe after all; nothing that depends on it may be acknowledged."""
 
 
+class MessageRefused(Exception):
+    """The peer never takes this message, however often it is tried: it is too large for it, say.
+
+    Of what `produce` was given, all before `message` was taken and nothing after it.
+    """
+
+    def __init__(self, message: Message, reason: str) -> None:
+        super().__init__(reason)
+        self.message = message
+
+
 class Source(ABC):
     """At-least-once: what was consumed and not acknowledged comes again after `close` and `connect`."""
 
@@ -61,7 +72,7 @@ class Sink(ABC):
 
     @abstractmethod
     def produce(self, messages: Sequence[Message]) -> None:
-        """Takes them for sending; blocks while the connector's in-flight bound is reached."""
+        """Takes them for sending, or raises `MessageRefused`; blocks while the connector has too many in flight."""
 
     @abstractmethod
     def flush(self, timeout: float) -> None:

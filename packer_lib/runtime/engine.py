@@ -19,7 +19,16 @@ from . import chain, logs, metrics
 from . import manifest as manifests
 from .batch import Batches, Result
 from .catalogue import CONNECTORS, find
-from .contract import ConnectionFailed, DeliveryFailed, HandlerUnusable, Message, ModelUnusable, Sink, Source
+from .contract import (
+    ConnectionFailed,
+    DeliveryFailed,
+    HandlerUnusable,
+    Message,
+    MessageRefused,
+    ModelUnusable,
+    Sink,
+    Source,
+)
 from .manifest import Manifest, QueueSpec, Settings
 from .probes import PortTaken, Probes, State
 
@@ -162,7 +171,7 @@ class Engine:
         metrics.IN_FLIGHT.inc(len(messages))
         try:
             result = self._batches.run(queue, messages)
-            self._deliver(result.out)
+            self._deliver(queue, messages, result)
             source.ack(messages[: result.done])
         finally:
             metrics.IN_FLIGHT.dec(len(messages))
@@ -176,17 +185,33 @@ class Engine:
         """What is waiting, and where a step asks for it (`max_wait_ms`) what comes shortly after."""
         messages = source.consume(self._max_batch, wait)
         deadline = time.monotonic() + self._max_wait
-        while messages and len(messages) < self._max_batch and (left := deadline - time.monotonic()) > 0:
-            messages += source.consume(self._max_batch - len(messages), left)
+        while messages and len(messages) < self._max_batch and not self._state.stop.is_set():
+            left = deadline - time.monotonic()
+            if left <= 0:
+                break
+            messages += source.consume(self._max_batch - len(messages), min(left, IDLE_SECONDS))
         return messages
 
-    def _deliver(self, out: Mapping[str, list[Message]]) -> None:
-        for queue, messages in out.items():
-            self._sinks[queue].produce(messages)
-        for queue in out:
-            self._sinks[queue].flush(FLUSH_SECONDS)
-        for queue, messages in out.items():
-            metrics.MESSAGES_OUT.labels(queue).inc(len(messages))
+    def _deliver(self, queue: str, messages: Sequence[Message], result: Result) -> None:
+        """Dead letters last, for a sink may still refuse an answer and make its message one."""
+        for sink in self._sinks:
+            if sink in result.out:
+                self._produce(queue, messages, sink, result)
+        for sink in result.out:
+            self._sinks[sink].flush(FLUSH_SECONDS)
+        for sink, delivered in result.out.items():
+            metrics.MESSAGES_OUT.labels(sink).inc(len(delivered))
+
+    def _produce(self, queue: str, messages: Sequence[Message], sink: str, result: Result) -> None:
+        out, taken = result.out[sink], 0
+        while taken < len(out):
+            try:
+                self._sinks[sink].produce(out[taken:])
+                return
+            except MessageRefused as refused:
+                taken = next(place for place, item in enumerate(out) if item is refused.message)
+                del out[taken]
+                self._batches.refuse(queue, messages, sink, refused, result)
 
     def _tell(self, result: Result) -> None:
         """Counts every failure; says so at most every ten seconds."""

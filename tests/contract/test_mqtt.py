@@ -1,13 +1,21 @@
 from __future__ import annotations
 
+import re
+import subprocess
+from dataclasses import replace
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
 
 from packer_lib.runtime.connectors.mqtt import Mqtt
+from packer_lib.runtime.connectors.mqtt_session import client_id
+from packer_lib.runtime.contract import ConnectionFailed, Message, MessageRefused
 from packer_lib.runtime.manifest import QueueSpec
-from tests.contract.connectors import ConnectorSuite, Ends, fresh
+from tests.contract.connectors import ConnectorSuite, Ends, fresh, take
+from tests.lab import brokers
 from tests.lab.brokers import Broker
+from tests.support import require
 
 pytestmark = pytest.mark.broker
 
@@ -30,3 +38,62 @@ class TestMqttOfVersion311(TestMqtt):
 
 class TestMqttWithQosTwo(TestMqtt):
     options: ClassVar = {"qos": 2}
+
+
+def test_a_message_that_is_too_large_for_the_broker_is_refused_alone() -> None:
+    require("mosquitto", "apt-get install mosquitto")
+    with brokers.mosquitto("max_packet_size 2000\n") as broker:
+        queue = QueueSpec("q", "mqtt", broker.host, broker.port, fresh())
+        source, sink = Mqtt.source(queue, "mlpacker.small"), Mqtt.sink(queue, "mlpacker.small")
+        source.connect()
+        sink.connect()
+        large = Message(b"x" * 3000)
+        with pytest.raises(MessageRefused, match=r"3000 bytes, mqtt broker .* takes packets of 2000") as caught:
+            sink.produce([Message(b"1"), large, Message(b"2")])
+        assert caught.value.message is large
+        sink.produce([Message(b"2")])
+        sink.flush(10)
+        assert [item.value for item in take(source, 2)] == [b"1", b"2"]
+        sink.close()
+        source.close()
+
+
+def test_who_loses_its_connection_to_another_of_its_name_is_told_to_look_for_it(mosquitto: Broker) -> None:
+    queue = QueueSpec("q", "mqtt", mosquitto.host, mosquitto.port, fresh())
+    first, second = Mqtt.source(queue, "mlpacker.same"), Mqtt.source(queue, "mlpacker.same")
+    first.connect()
+    second.connect()
+    with pytest.raises(ConnectionFailed, match=r"connection lost: .* another client come as mlp-same-"):
+        first.consume(1, 5)
+    first.close()
+    second.close()
+
+
+def test_a_wrong_password_is_told_apart_from_a_broker_that_is_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    require("mosquitto_passwd", "apt-get install mosquitto")
+    passwords = tmp_path / "passwords"
+    passwords.touch(0o600)
+    subprocess.run(("mosquitto_passwd", "-b", str(passwords), "plant", "secret"), check=True)
+    with brokers.mosquitto(f"allow_anonymous false\npassword_file {passwords}\n") as broker:
+        options = {"username": "plant", "pass_env": "PLANT_PASSWORD"}
+        queue = QueueSpec("q", "mqtt", broker.host, broker.port, fresh(), options)
+        with pytest.raises(ConnectionFailed, match=r"environment variable 'PLANT_PASSWORD' \(pass_env\) is not set"):
+            Mqtt.sink(queue, "mlpacker.x").connect()
+        monkeypatch.setenv("PLANT_PASSWORD", "wrong")
+        with pytest.raises(ConnectionFailed, match=r"refuses us: Not authorized \(look at username and pass_env\)"):
+            Mqtt.sink(queue, "mlpacker.x").connect()
+        monkeypatch.setenv("PLANT_PASSWORD", "secret")
+        sink = Mqtt.sink(queue, "mlpacker.x")
+        sink.connect()
+        sink.close()
+
+
+def test_a_client_id_is_stable_short_and_of_its_topic() -> None:
+    queue = QueueSpec("q", "mqtt", "h", 1883, "plant/readings")
+    name = "mlpacker.a-pipeline-with-a-long-name.preparation"
+    assert client_id(queue, name, "in") == client_id(queue, name, "in")
+    assert re.fullmatch("mlp-preparat-[0-9a-f]{10}", client_id(queue, name, "in"))
+    others = {client_id(replace(queue, topic="t"), name, "in"), client_id(queue, name, "out")}
+    assert len(others | {client_id(queue, name, "in")}) == 3

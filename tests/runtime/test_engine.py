@@ -17,7 +17,7 @@ from packer_lib.runtime import engine as engines
 from packer_lib.runtime.batch import Batches
 from packer_lib.runtime.chain import Chain
 from packer_lib.runtime.connectors.memory import Memory, MemorySink, MemorySource, topic
-from packer_lib.runtime.contract import ConnectionFailed, DeliveryFailed, Message, Sink
+from packer_lib.runtime.contract import ConnectionFailed, DeliveryFailed, Message, MessageRefused, Sink
 from packer_lib.runtime.engine import Engine, Rarely, Stopped
 from packer_lib.runtime.logs import OneLine
 from packer_lib.runtime.manifest import Manifest, QueueSpec, StepSpec
@@ -302,6 +302,55 @@ def test_a_dead_letter_queue_that_is_down_stops_the_flow_and_loses_nothing(tmp_p
         wait_for(lambda: unit.acked("in") == 2)
     assert len(topic(unit.queues["dead"]).log) == 1
     assert set(unit.got("out")) == {"good"}
+
+
+class Strict(Memory):
+    """Memory whose sinks take no payload of more than `most` bytes."""
+
+    def __init__(self, most: int, *queues: str) -> None:
+        self.most, self.queues = most, queues
+
+    def sink(self, queue: QueueSpec, name: str) -> Sink:  # type: ignore[override]
+        most = self.most if queue.id in self.queues else sys.maxsize
+
+        class Refusing(MemorySink):
+            def produce(self, messages: Sequence[Message]) -> None:
+                for message in messages:
+                    if len(message.value) > most:
+                        raise MessageRefused(message, f"{len(message.value)} bytes are too many")
+                    super().produce([message])
+
+        return Refusing(topic(queue))
+
+
+def test_an_answer_that_the_sink_will_never_take_has_its_fate(tmp_path: Path) -> None:
+    only = step(tmp_path, on_error="dead_letter", dead_letter="dead")
+    unit = Unit(tmp_path, only, plug=lambda _queue: Strict(5, "out"))
+    unit.put("in", "a", "much too long", "b", "this one too", "c")
+    unit.run()
+    assert unit.got("out") == ["a", "b", "c"]
+    assert unit.got("dead") == ["much too long", "this one too"]
+    headers = topic(unit.queues["dead"]).log[0].headers
+    assert headers["mlpacker-error-stage"] == b"deliver"
+    assert headers["mlpacker-error-reason"] == b"out refuses it: 15 bytes are too many"
+
+
+def test_a_refused_answer_stops_the_unit_where_that_is_its_fate(tmp_path: Path) -> None:
+    unit = Unit(tmp_path, step(tmp_path), plug=lambda _queue: Strict(5, "out"))
+    unit.put("in", "a", "much too long", "b")
+    with pytest.raises(Stopped, match=r"in memory@1: step 'only', deliver: out refuses it: 15 bytes are too many"):
+        unit.run()
+    assert unit.acked("in") == 1
+
+
+def test_a_dead_letter_that_is_refused_stops_the_unit(tmp_path: Path) -> None:
+    only = step(tmp_path, on_error="dead_letter", dead_letter="dead")
+    unit = Unit(tmp_path, only, plug=lambda _queue: Strict(5, "out", "dead"))
+    unit.put("in", "a", "much too long")
+    with pytest.raises(Stopped, match="dead refuses it: 15 bytes are too many"):
+        unit.run()
+    assert unit.got("out") == ["a"]
+    assert unit.acked("in") == 1
 
 
 def test_a_broker_that_is_not_there_is_tried_again_at_growing_intervals(

@@ -12,7 +12,7 @@ from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
-from ..contract import ConnectionFailed, DeliveryFailed, Message, Sink, Source
+from ..contract import ConnectionFailed, DeliveryFailed, Message, MessageRefused, Sink, Source
 from ..manifest import QueueSpec
 from .kafka_client import Health, config_of, place, prepare, unreachable
 
@@ -133,6 +133,7 @@ class KafkaSink(Sink):
         self._producer: Producer | None = None
         self._failed = ""
         self._health = Health()
+        self._max_bytes = 0
 
     def connect(self) -> None:
         self._failed, self._health = "", Health()
@@ -143,11 +144,11 @@ class KafkaSink(Sink):
                 "enable.idempotence": True,
                 "acks": "all",
                 "linger.ms": 5,
-                "message.max.bytes": 10_000_000,
                 "partitioner": "murmur2_random",
             },
         )
-        prepare(self._queue, config)
+        config.setdefault("message.max.bytes", prepare(self._queue, config))
+        self._max_bytes = config["message.max.bytes"]
         self._producer = Producer(
             config | {"error_cb": self._health, "delivery.report.only.error": True, "on_delivery": self._undelivered}
         )
@@ -166,7 +167,13 @@ class KafkaSink(Sink):
                 except BufferError:
                     self._make_room(producer)
                 except KafkaException as error:
+                    if error.args[0].code() == KafkaError.MSG_SIZE_TOO_LARGE:
+                        raise MessageRefused(message, self._too_large(message)) from None
                     raise self._failure(error.args[0].str()) from None
+
+    def _too_large(self, message: Message) -> str:
+        size, most = len(message.value), self._max_bytes
+        return f"{size} bytes, kafka topic {self._queue.topic!r} takes {most} (max.message.bytes)"
 
     def _make_room(self, producer: Producer) -> None:
         """librdkafka's queue is full: the broker is slower than we are, or gone."""

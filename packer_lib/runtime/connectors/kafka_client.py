@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
 
 from ..contract import ConnectionFailed
 from ..manifest import QueueSpec
@@ -17,6 +17,7 @@ from ..manifest import QueueSpec
 log = logging.getLogger("mlpacker.kafka")
 
 CONNECT_SECONDS = 5.0
+MAX_BYTES = 1_048_588  # Kafka's own default
 LOST = {KafkaError._ALL_BROKERS_DOWN, KafkaError._AUTHENTICATION, KafkaError._SSL, KafkaError._FATAL}
 
 
@@ -70,12 +71,26 @@ class Health:
         self.error = ""
 
 
-def prepare(queue: QueueSpec, config: Mapping[str, Any]) -> None:
-    """The broker answers and the topic is there, made if need be; else `ConnectionFailed`."""
+def prepare(queue: QueueSpec, config: Mapping[str, Any]) -> int:
+    """The broker answers and the topic is there, made if need be; else `ConnectionFailed`.
+
+    The size in bytes up to which the topic takes messages; the broker's default where it does not tell.
+    """
     health = Health()
     admin = AdminClient({key: config[key] for key in config if key in _shared(config)} | {"error_cb": health})
     if queue.topic not in _topics(queue, admin, health):
         _create(queue, admin)
+    return _max_bytes(queue, admin)
+
+
+def _max_bytes(queue: QueueSpec, admin: AdminClient) -> int:
+    """Known beforehand, what is too large is refused by itself; else the broker refuses a whole batch for it."""
+    resource = ConfigResource(ConfigResource.Type.TOPIC, queue.topic)
+    try:
+        settings = admin.describe_configs([resource], request_timeout=CONNECT_SECONDS)[resource].result(CONNECT_SECONDS)
+        return int(settings["max.message.bytes"].value)
+    except (KafkaException, TimeoutError):
+        return MAX_BYTES
 
 
 def _topics(queue: QueueSpec, admin: AdminClient, health: Health) -> Collection[str]:
@@ -105,6 +120,8 @@ def _create(queue: QueueSpec, admin: AdminClient) -> None:
         admin.create_topics([NewTopic(queue.topic)])[queue.topic].result(CONNECT_SECONDS)
         log.info("%s had no topic %r: created with the broker's defaults", place(queue), queue.topic)
         _await_topic(queue, admin)
+    except TimeoutError:
+        raise unreachable(queue, f"no answer when told to make topic {queue.topic!r}") from None
     except KafkaException as error:
         if error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
             return

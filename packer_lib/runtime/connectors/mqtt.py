@@ -23,7 +23,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from ..contract import ConnectionFailed, DeliveryFailed, Message, Sink, Source
+from ..contract import ConnectionFailed, DeliveryFailed, Message, MessageRefused, Sink, Source
 from ..manifest import QueueSpec
 from .mqtt_session import Session, client_id
 
@@ -173,11 +173,19 @@ class MqttSink(Sink):
         for message in messages:
             travels = self._session.v5 and (message.headers or message.key is not None)
             properties = _user_properties(message.key, message.headers) if travels else None
+            self._check_size(message)
             self._wait(self._session.window - 1, None)
             with self._session.changed:
                 self._open += 1
             if client.publish(self._queue.topic, message.value, self._qos, properties=properties).rc:
                 raise self._failure("connection lost")
+
+    def _check_size(self, message: Message) -> None:
+        """A broker hangs up on a packet that is too large; key and headers are counted in by their text."""
+        extra = sum(len(name) + len(value) for name, value in message.headers.items()) + len(message.key or b"")
+        if len(message.value) + len(self._queue.topic) + extra + 32 > self._session.max_packet:
+            text = f"{len(message.value)} bytes, {self._session.place} takes packets of {self._session.max_packet}"
+            raise MessageRefused(message, text)
 
     def flush(self, timeout: float) -> None:
         self._wait(0, timeout)

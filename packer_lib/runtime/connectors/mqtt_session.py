@@ -20,6 +20,7 @@ from ..manifest import QueueSpec
 
 log = logging.getLogger("mlpacker.mqtt")
 
+LARGEST = 268_435_455  # what MQTT can count
 VERSIONS = {"5": MQTTProtocolVersion.MQTTv5, "3.1.1": MQTTProtocolVersion.MQTTv311}
 # Brokers found to speak 3.1.1 only; some never answer a newer hello, which is not worth waiting for each time.
 _KNOWN: dict[tuple[str, int], str] = {}
@@ -55,6 +56,7 @@ class Session:
         self.lost = ""
         self.v5 = True
         self.window = 0  # messages that may be on their way at once
+        self.max_packet = LARGEST  # bytes the broker takes at once, where it tells
         self._queue, self._identity, self._keep = queue, identity, keep
         self.options: dict[str, Any] = {**DEFAULTS, **queue.options.get("config", {})}
         self._client: Client | None = None
@@ -153,6 +155,7 @@ class Session:
         self, _client: Client, _data: Any, _flags: ConnectFlags, answer: ReasonCode, properties: Properties | None
     ) -> None:
         self.window = min(getattr(properties, "ReceiveMaximum", 65_535), self.options["max_inflight"])
+        self.max_packet = getattr(properties, "MaximumPacketSize", LARGEST)
         with self.changed:
             self._answer = answer
             self.changed.notify_all()
@@ -161,7 +164,8 @@ class Session:
         self, _client: Client, _data: Any, _flags: DisconnectFlags, reason: ReasonCode, _properties: Properties | None
     ) -> None:
         with self.changed:
-            self.lost = self.lost or f"connection lost: {reason}"
+            why = f"did it stop, or did another client come as {self._identity}?"
+            self.lost = self.lost or f"connection lost: {reason} ({why})"
             self.changed.notify_all()
 
     def settle(self, seconds: float = 2.0) -> None:
