@@ -19,8 +19,8 @@ INLINE = re.compile(r"`((?:make|mlpacker|python -m packer_lib\S*) [^`|…]+)`")
 
 # commands that another test, or this very run, holds
 ELSEWHERE = {
-    "make demo": "tests/demo/test_once.py",
-    "make demo ARGS=--once": "tests/demo/test_once.py",
+    "make demo": "tests/demo/test_demo.py",
+    "make demo ARGS=--once": "tests/demo/test_demo.py",
     "make test": ".ci/run",
     "make check": ".ci/run",
     "make lint": ".ci/run",
