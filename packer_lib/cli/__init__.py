@@ -102,7 +102,7 @@ def _plan(file: Path) -> Plan:
 
     pipeline = padl.read(file)
     for warning in pipeline.warnings:
-        say(warning)
+        say(str(warning))
     return make(pipeline)
 
 

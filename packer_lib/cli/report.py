@@ -24,17 +24,11 @@ def validate(files: Sequence[Path], artefacts: bool) -> dict[str, list[Problem]]
         except PadlInvalid as invalid:
             found[str(file)] += invalid.problems
     for pipeline in pipelines:
-        found[pipeline.file] += [_warning(pipeline.file, text) for text in pipeline.warnings]
+        found[pipeline.file] += pipeline.warnings
         found[pipeline.file] += _artefacts(pipeline) if artefacts else []
     for problem in padl.check_set(pipelines):
         found[problem.file].append(problem)
     return found
-
-
-def _warning(file: str, text: str) -> Problem:
-    """A pipeline keeps its warnings as lines for people: `file:line:column: warning: message`."""
-    line, column, message = text.removeprefix(f"{printable(file)}:").split(":", 2)
-    return Problem(file, int(line), int(column), "", message.removeprefix(" warning: "), level="warning")
 
 
 def _artefacts(pipeline: Pipeline) -> list[Problem]:

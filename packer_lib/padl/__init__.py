@@ -62,7 +62,7 @@ def _checked(document: Document, file: str) -> Pipeline:
     found = problems(file, document, [*shape, *rules])
     if any(problem.level == "error" for problem in found):
         raise PadlInvalid(found)
-    return replace(pipeline, warnings=tuple(str(problem) for problem in found))
+    return replace(pipeline, warnings=tuple(found))
 
 
 def _explained(finding: Finding, shape: Sequence[Finding]) -> bool:

@@ -1,9 +1,11 @@
-"""What a PADL file says, as frozen values; standard library only. Nothing here checks anything (see `check`)."""
+"""What a PADL file says, as frozen values; imports `errors` only. Nothing here checks anything (see `check`)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any, Literal
+
+from packer_lib.errors import Problem
 
 PackageMode = Literal["api", "stream"]
 DeployMode = Literal["local", "remote"]
@@ -110,4 +112,4 @@ class Pipeline:
     description: str = ""
     env: dict[str, str] = field(default_factory=dict)
     file: str = ""
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Problem, ...] = ()

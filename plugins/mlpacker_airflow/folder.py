@@ -103,7 +103,8 @@ def read(folder: Path, found: Found) -> Entry:
         return Entry(found, text, problems=problems)
     except OSError as error:
         return _broken(found, f"the file cannot be read: {error.strerror or error}")
-    return Entry(found, text, pipeline, warnings=pipeline.warnings)
+    warnings = tuple(str(replace(warning, file=found.name)) for warning in pipeline.warnings)
+    return Entry(found, text, pipeline, warnings=warnings)
 
 
 def _text(path: Path) -> str:
