@@ -36,12 +36,12 @@ def test_an_environment_is_made_once_and_shared(settings: Settings, tmp_path: Pa
     said: list[str] = []
     first = build.environment(LocalHost(), tiny.bundle(tmp_path / "a"), settings, said.append)
     assert said[0].startswith("installing what the unit needs")
-    before = Path(first.python).lstat()
+    before = Path(first.python).lstat().st_mtime_ns
     second = build.environment(LocalHost(), tiny.bundle(tmp_path / "b", {"other": 1}), settings, said.append)
     assert len(said) == 2
     assert second.python == first.python
     assert second.folder != first.folder
-    assert Path(first.python).lstat() == before
+    assert Path(first.python).lstat().st_mtime_ns == before
 
 
 def test_scripts_of_an_environment_run_where_it_ended_up(settings: Settings, tmp_path: Path) -> None:
