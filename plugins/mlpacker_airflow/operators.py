@@ -6,6 +6,7 @@ Nothing is templated: text from a PADL file never reaches Jinja. Between tasks t
 from __future__ import annotations
 
 import tempfile
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -114,9 +115,9 @@ class StageOperator(BaseOperator):
         kind = AirflowFailException if isinstance(error, self.final) else AirflowException
         return kind(f"{type(error).__name__}, see above")
 
+    @abstractmethod
     def work(self, run: Run) -> Any:
         """Returns what later tasks need, as plain values."""
-        raise NotImplementedError
 
 
 class ValidateOperator(StageOperator):

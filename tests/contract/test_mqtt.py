@@ -72,7 +72,8 @@ def test_who_loses_its_connection_to_another_of_its_name_is_told_to_look_for_it(
 def test_a_wrong_password_is_told_apart_from_a_broker_that_is_down(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    require("mosquitto_passwd", "apt-get install mosquitto")
+    for program in ("mosquitto", "mosquitto_passwd"):
+        require(program, "apt-get install mosquitto")
     passwords = tmp_path / "passwords"
     passwords.touch(0o600)
     subprocess.run(("mosquitto_passwd", "-b", str(passwords), "plant", "secret"), check=True)
