@@ -65,7 +65,8 @@ def onnx(scikit_learn: Case, tmp_path_factory: pytest.TempPathFactory) -> Case:
 @pytest.fixture(scope="session")
 def tensorflow(tmp_path_factory: pytest.TempPathFactory) -> Case:
     """A small LSTM autoencoder trained on sine waves: windows of 30 × 3, reconstructed."""
-    keras = pytest.importorskip("tensorflow").keras
+    from tensorflow import keras
+
     time = numpy.arange(200)[:, None] * numpy.array([[0.11, 0.23, 0.37]])
     wave = numpy.sin(time).astype("float32")
     windows = numpy.stack([wave[start : start + WINDOW] for start in range(len(wave) - WINDOW)])
