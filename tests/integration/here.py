@@ -35,7 +35,7 @@ class Here:
 
     def mlpacker(self, *words: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
         process = self.start(*words, **env)
-        out, err = process.communicate(timeout=240)
+        out, err = process.communicate(timeout=600)
         return subprocess.CompletedProcess(words, process.returncode, out, err)
 
     def write(self, name: str, content: str | bytes) -> str:

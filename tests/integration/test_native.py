@@ -7,8 +7,6 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 
+from tests.integration.here import Here
 from tests.support import ROOT, free_port, wait_for
 
 pytestmark = [pytest.mark.native, pytest.mark.timeout(600)]
@@ -66,24 +65,8 @@ queues:
 
 
 @dataclass(frozen=True)
-class Place:
-    """A folder with a PADL file and what it names, and a home; `mlpacker` runs there as a person would run it."""
-
-    folder: Path
-    home: Path
-
-    def mlpacker(self, *words: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
-        program = Path(sys.executable).with_name("mlpacker")
-        environ = {**os.environ, "MLPACKER__PATHS__HOME": str(self.home), **env}
-        return subprocess.run(
-            (program, *words), env=environ, cwd=self.folder, capture_output=True, text=True, timeout=600, check=False
-        )
-
-    def write(self, name: str, text: str) -> Path:
-        file = self.folder / name
-        file.parent.mkdir(exist_ok=True)
-        file.write_text(text)
-        return file
+class Place(Here):
+    """With what these tests ask of one pipeline, `iris`."""
 
     def unit(self) -> dict[str, Any]:
         done = self.mlpacker("status", "iris", "--json")
@@ -224,9 +207,7 @@ def test_a_broker_that_is_down_is_named_and_nothing_is_left(place: Place) -> Non
 def test_a_deploy_that_is_told_to_end_puts_everything_back(place: Place) -> None:
     place.write("code/main.py", "def handler(value):\n    return 2 * value\n")
     file = place.write("stream.yaml", STREAM.replace("PORT", str(free_port())))
-    program = Path(sys.executable).with_name("mlpacker")
-    environ = {**os.environ, "MLPACKER__PATHS__HOME": str(place.home)}
-    with subprocess.Popen((program, "deploy", file), env=environ, stderr=subprocess.PIPE, text=True) as deploying:
+    with place.start("deploy", file) as deploying:
         assert deploying.stderr is not None
         while "waiting for every unit" not in deploying.stderr.readline():
             assert deploying.poll() is None
