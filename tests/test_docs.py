@@ -98,7 +98,7 @@ def test_the_settings_page_names_every_setting_of_the_code() -> None:
     page = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
     sources = [path.read_text(encoding="utf-8") for path in (ROOT / "packer_lib").rglob("*.py")]
     sections = re.findall(
-        r'get\("([A-Z]+)", "([A-Z_]+)"', (ROOT / "packer_lib/settings.py").read_text(encoding="utf-8")
+        r'get(?:\.\w+)?\("([A-Z]+)", "([A-Z_]+)"', (ROOT / "packer_lib/settings.py").read_text(encoding="utf-8")
     )
     named = {name for source in sources for name in re.findall(r"MLPACKER__[A-Z]+__[A-Z_]+[A-Z]", source)}
     wanted = (named | {f"MLPACKER__{section}__{key}" for section, key in sections}) - {"MLPACKER__SECTION__KEY"}
