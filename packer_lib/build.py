@@ -132,7 +132,7 @@ def check(host: Host, bundle: Bundle, environment: Environment, variables: Mappi
         return
     start = entry("api" if (bundle.path / entry("api")).exists() else "stream")
     argv = commands.check_bundle(environment.python, environment.folder, start)
-    result = host.run(argv, env={**clean_environment(), **(variables or {})}, timeout=CHECK_WITHIN)
+    result = host.run(argv, env={**clean_environment(host), **(variables or {})}, timeout=CHECK_WITHIN)
     if not result.ok:
         raise BuildFailed(
             f"the unit does not start: {_finding(result)}", "nothing was switched; mend it and deploy again"

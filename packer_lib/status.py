@@ -34,7 +34,7 @@ def status(settings: Settings, pipeline_id: str | None = None) -> list[dict[str,
     says why it is not running; `models` are `{"step", "version", "sha256"}` as the unit itself says, or as it was
     deployed when it is silent.
     """
-    host, layout = LocalHost(), Layout(str(settings.home))
+    host, layout = LocalHost(settings), Layout(str(settings.home))
     names = _known(host, layout, pipeline_id)
     processes = supervisor.ask_all(host, layout) if names else {}
     return [{"pipeline": name, "units": _units(host, layout, name, processes)} for name in names]
@@ -102,7 +102,7 @@ def _deployed_models(release: Release) -> list[dict[str, str]]:
 
 def logs(settings: Settings, pipeline_id: str, unit: str | None = None, lines: int = 100) -> list[str]:
     """The last `lines` lines of each unit, or of one; each line begins with its unit when there are several."""
-    host, layout = LocalHost(), Layout(str(settings.home))
+    host, layout = LocalHost(settings), Layout(str(settings.home))
     units = _chosen(host, layout, pipeline_id, unit)
     found: list[str] = []
     for name in units:
@@ -113,7 +113,7 @@ def logs(settings: Settings, pipeline_id: str, unit: str | None = None, lines: i
 
 def follow(settings: Settings, pipeline_id: str, unit: str | None = None, lines: int = 10) -> Iterator[str]:
     """Lines as they come, across rotations, until the caller stops."""
-    host, layout = LocalHost(), Layout(str(settings.home))
+    host, layout = LocalHost(settings), Layout(str(settings.home))
     files = [layout.log(pipeline_id, name) for name in _chosen(host, layout, pipeline_id, unit)]
     argv = commands.follow(lines, *files)
     with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, errors="replace") as tail:

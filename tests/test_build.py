@@ -34,10 +34,10 @@ def _locked(bundle: Bundle, lock: str) -> Bundle:
 
 def test_an_environment_is_made_once_and_shared(settings: Settings, tmp_path: Path) -> None:
     said: list[str] = []
-    first = build.environment(LocalHost(), tiny.bundle(tmp_path / "a"), settings, said.append)
+    first = build.environment(LocalHost(settings), tiny.bundle(tmp_path / "a"), settings, said.append)
     assert said[0].startswith("installing what the unit needs")
     before = Path(first.python).lstat().st_mtime_ns
-    second = build.environment(LocalHost(), tiny.bundle(tmp_path / "b", {"other": 1}), settings, said.append)
+    second = build.environment(LocalHost(settings), tiny.bundle(tmp_path / "b", {"other": 1}), settings, said.append)
     assert len(said) == 2
     assert second.python == first.python
     assert second.folder != first.folder
@@ -45,15 +45,15 @@ def test_an_environment_is_made_once_and_shared(settings: Settings, tmp_path: Pa
 
 
 def test_scripts_of_an_environment_run_where_it_ended_up(settings: Settings, tmp_path: Path) -> None:
-    environment = build.environment(LocalHost(), tiny.bundle(tmp_path / "a"), settings)
-    said = LocalHost().run((environment.python, "-c", "import sys; print(sys.prefix)")).out.strip()
+    environment = build.environment(LocalHost(settings), tiny.bundle(tmp_path / "a"), settings)
+    said = LocalHost(settings).run((environment.python, "-c", "import sys; print(sys.prefix)")).out.strip()
     assert said == str(Path(environment.python).parent.parent)
 
 
 def test_two_builders_of_one_environment_make_one(settings: Settings, tmp_path: Path) -> None:
     said: list[str] = []
     bundles = [tiny.bundle(tmp_path / name) for name in ("a", "b", "c")]
-    work = [Thread(target=build.environment, args=(LocalHost(), one, settings, said.append)) for one in bundles]
+    work = [Thread(target=build.environment, args=(LocalHost(settings), one, settings, said.append)) for one in bundles]
     for thread in work:
         thread.start()
     for thread in work:
@@ -67,17 +67,17 @@ def test_a_half_built_environment_is_built_again(settings: Settings, tmp_path: P
     half = settings.home / "envs" / f"{bundle.lock_digest}.building"
     (half / "bin").mkdir(parents=True)
     (half / "bin" / "python").write_text("not a python")
-    environment = build.environment(LocalHost(), bundle, settings)
-    assert LocalHost().run((environment.python, "-c", "")).ok
+    environment = build.environment(LocalHost(settings), bundle, settings)
+    assert LocalHost(settings).run((environment.python, "-c", "")).ok
     assert not half.exists()
 
 
 def test_an_environment_whose_python_is_gone_is_built_again(settings: Settings, tmp_path: Path) -> None:
     bundle = tiny.bundle(tmp_path / "a")
-    python = Path(build.environment(LocalHost(), bundle, settings).python)
+    python = Path(build.environment(LocalHost(settings), bundle, settings).python)
     python.unlink()
     python.symlink_to("/no/such/python")
-    assert LocalHost().run((build.environment(LocalHost(), bundle, settings).python, "-c", "")).ok
+    assert LocalHost(settings).run((build.environment(LocalHost(settings), bundle, settings).python, "-c", "")).ok
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_requirements_that_cannot_be_installed_fail_with_the_words_of_uv(
     monkeypatch.setenv("UV_OFFLINE", "1")
     bundle = _locked(tiny.bundle(tmp_path / "a"), lock)
     with pytest.raises(BuildFailed, match="the requirements cannot be installed") as failed:
-        build.environment(LocalHost(), bundle, settings)
+        build.environment(LocalHost(settings), bundle, settings)
     assert says in failed.value.message
     assert failed.value.hint
     assert not (settings.home / "envs" / bundle.lock_digest).exists()
@@ -101,18 +101,18 @@ def test_requirements_that_cannot_be_installed_fail_with_the_words_of_uv(
 
 def test_a_check_that_passed_is_not_run_again(settings: Settings, tmp_path: Path) -> None:
     bundle = tiny.bundle(tmp_path / "a")
-    environment = build.environment(LocalHost(), bundle, settings)
-    build.check(LocalHost(), bundle, environment)
+    environment = build.environment(LocalHost(settings), bundle, settings)
+    build.check(LocalHost(settings), bundle, environment)
     (Path(environment.folder) / "service.py").write_text("raise SystemExit('again')")
-    build.check(LocalHost(), bundle, environment)
+    build.check(LocalHost(settings), bundle, environment)
 
 
 def test_a_check_that_fails_shows_what_was_said_and_is_run_again(settings: Settings, tmp_path: Path) -> None:
     bundle = tiny.bundle(tmp_path / "a", {"check": 1})
-    environment = build.environment(LocalHost(), bundle, settings)
+    environment = build.environment(LocalHost(settings), bundle, settings)
     for _ in range(2):
         with pytest.raises(BuildFailed, match="the unit does not start: looking at the model"):
-            build.check(LocalHost(), bundle, environment)
+            build.check(LocalHost(settings), bundle, environment)
 
 
 def test_a_check_has_the_plans_variables_and_nothing_of_the_deployer(
@@ -121,9 +121,9 @@ def test_a_check_has_the_plans_variables_and_nothing_of_the_deployer(
     monkeypatch.setenv("SENTINEL", "hunter2")
     bundle = tiny.bundle(tmp_path / "a", entry="main.py")
     (bundle.path / "main.py").write_text("import os, sys\nprint(dict(os.environ))\nsys.exit(1)\n")
-    environment = build.environment(LocalHost(), bundle, settings)
+    environment = build.environment(LocalHost(settings), bundle, settings)
     with pytest.raises(BuildFailed) as failed:
-        build.check(LocalHost(), bundle, environment, {"LIMIT": "a\n'b'"})
+        build.check(LocalHost(settings), bundle, environment, {"LIMIT": "a\n'b'"})
     assert repr("a\n'b'") in failed.value.message
     assert "hunter2" not in failed.value.message
 
@@ -132,10 +132,10 @@ def test_a_check_that_hangs_is_ended(settings: Settings, tmp_path: Path, monkeyp
     monkeypatch.setattr(build, "CHECK_WITHIN", 1.0)
     bundle = tiny.bundle(tmp_path / "a", entry="main.py")
     (bundle.path / "main.py").write_text("import time\ntime.sleep(60)\n")
-    environment = build.environment(LocalHost(), bundle, settings)
+    environment = build.environment(LocalHost(settings), bundle, settings)
     begun = time.monotonic()
     with pytest.raises(BuildFailed, match="stopped after 1 s"):
-        build.check(LocalHost(), bundle, environment)
+        build.check(LocalHost(settings), bundle, environment)
     assert time.monotonic() - begun < 20
 
 

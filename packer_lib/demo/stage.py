@@ -83,7 +83,7 @@ def trainer(chosen: Settings, tell: Tell) -> str:
     with tempfile.TemporaryDirectory(prefix="mlpacker-demo-") as folder:
         found = artefacts.fetch(planned, unit, chosen)
         written = bundle.write(planned, unit, found, Path(folder) / "bundle")
-        return build.environment(LocalHost(), written, chosen, tell).python
+        return build.environment(LocalHost(chosen), written, chosen, tell).python
 
 
 def _train(python: str, folder: Path, log: Path) -> None:

@@ -1,12 +1,13 @@
-"""A machine is three calls: run a command, put a file there, close. Standard library only.
+"""A machine is four calls: run a command, pour a stream into one, put a file there, close. Standard library only.
 
-Paths given to a host are strings of *that* machine. `local.LocalHost` is this machine; `recording.RecordingHost` writes
-down what would be done, for tests and dry runs.
+Paths given to a host are strings of *that* machine. `local.LocalHost` is this machine, `ssh.SshHost` one that is
+reached by SSH, `fleet.Fleet` all machines of a plan; `recording.RecordingHost` writes down what would be done, for
+tests and dry runs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -33,7 +34,7 @@ class Result:
 
 
 class Host(Protocol):
-    """One machine. `python` is an interpreter there that has supervisor, `uv` the uv program there."""
+    """One machine. What it says of itself is asked at most once."""
 
     @property
     def name(self) -> str:
@@ -41,10 +42,40 @@ class Host(Protocol):
         ...
 
     @property
-    def python(self) -> str: ...
+    def machine(self) -> str | None:
+        """Its id in the PADL file; None is this machine."""
+        ...
+
+    @property
+    def address(self) -> str:
+        """What others reach its units by: a host name or an address."""
+        ...
+
+    @property
+    def home(self) -> str:
+        """Our folder there, absolute."""
+        ...
+
+    @property
+    def uid(self) -> int:
+        """The number of the user who deploys there."""
+        ...
+
+    @property
+    def environ(self) -> Mapping[str, str]:
+        """What every process of ours begins with there: enough to run programs, and nothing else."""
+        ...
+
+    @property
+    def python(self) -> str:
+        """An interpreter there that has supervisor; on a machine that native units never reached, any Python ≥3.8."""
+        ...
 
     @property
     def uv(self) -> str: ...
+
+    @property
+    def docker(self) -> str: ...
 
     def run(
         self,
@@ -59,6 +90,10 @@ class Host(Protocol):
         After `timeout` seconds the command and everything it started are killed and the code is 124; never raises for
         what the command does.
         """
+        ...
+
+    def pour(self, argv: Sequence[str], chunks: Iterable[bytes], *, timeout: float | None = None) -> Result:
+        """As `run`, with `chunks` on its standard input; the rest of them is not asked for when it ends before."""
         ...
 
     def put(self, source: Path, target: str, mode: int | None = None) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from pathlib import Path
 
@@ -10,8 +9,6 @@ from packer_lib import commands
 from packer_lib.errors import DeployFailed
 from packer_lib.hosts import Host, Result
 from packer_lib.hosts.layout import Layout
-
-KEPT = ("PATH", "HOME", "USER", "LOGNAME", "TZ")
 
 
 def prepare(host: Host, layout: Layout) -> None:
@@ -36,6 +33,6 @@ def must(host: Host, argv: commands.Argv, timeout: float = 60.0) -> Result:
     return result
 
 
-def clean_environment() -> dict[str, str]:
+def clean_environment(host: Host) -> dict[str, str]:
     """What every process of ours begins with: enough to run programs, nothing else the deployer happens to have set."""
-    return {"LANG": "C.UTF-8", **{name: os.environ[name] for name in KEPT if name in os.environ}}
+    return dict(host.environ)

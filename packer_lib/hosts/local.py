@@ -3,26 +3,39 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import IO
 
 from packer_lib.hosts import Result
+from packer_lib.settings import Settings
 
 TIMED_OUT, NOT_FOUND = 124, 127
+KEPT = ("PATH", "HOME", "USER", "LOGNAME", "TZ")
 
 
 class LocalHost:
     """Commands run as the user who deploys, each in a process group of its own."""
 
     name = "this machine"
+    machine: str | None = None
     python = sys.executable
+
+    def __init__(self, settings: Settings) -> None:
+        self.address = settings.bind
+        self.home = str(settings.home)
+        self.docker = settings.docker
+        self.uid = os.getuid()
+        self.environ = {"LANG": "C.UTF-8", **{name: os.environ[name] for name in KEPT if name in os.environ}}
 
     @cached_property
     def uv(self) -> str:
@@ -40,19 +53,26 @@ class LocalHost:
         timeout: float | None = None,
     ) -> Result:
         try:
-            process = subprocess.Popen(
-                list(argv),
-                stdin=subprocess.DEVNULL if input is None else subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                env=None if env is None else dict(env),
-                text=True,
-                errors="replace",
-                start_new_session=True,
-            )
+            process = _start(argv, env, subprocess.DEVNULL if input is None else subprocess.PIPE)
         except OSError as error:
             return Result(NOT_FOUND, err=f"{argv[0]}: {error.strerror}")
-        return _finish(process, input, timeout)
+        return _finish(process, None if input is None else input.encode(), timeout)
+
+    def pour(self, argv: Sequence[str], chunks: Iterable[bytes], *, timeout: float | None = None) -> Result:
+        """`chunks` are asked for on a thread of their own; what they raise ends the command and is raised again."""
+        try:
+            process = _start(argv, None, subprocess.PIPE)
+        except OSError as error:
+            return Result(NOT_FOUND, err=f"{argv[0]}: {error.strerror}")
+        failed: list[BaseException] = []
+        stdin, process.stdin = process.stdin, None  # `communicate` would close it under the thread
+        thread = threading.Thread(target=_feed, args=(process, stdin, chunks, failed), daemon=True)
+        thread.start()
+        result = _finish(process, None, timeout)
+        thread.join()
+        if failed:
+            raise failed[0]
+        return result
 
     def put(self, source: Path, target: str, mode: int | None = None) -> None:
         place = Path(target)
@@ -66,21 +86,50 @@ class LocalHost:
         """Nothing is held."""
 
 
-def _finish(process: subprocess.Popen[str], given: str | None, timeout: float | None) -> Result:
+def _start(argv: Sequence[str], env: Mapping[str, str] | None, stdin: int) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        list(argv),
+        stdin=stdin,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=None if env is None else dict(env),
+        start_new_session=True,
+    )
+
+
+def _feed(
+    process: subprocess.Popen[bytes], stdin: IO[bytes], chunks: Iterable[bytes], failed: list[BaseException]
+) -> None:
+    try:
+        with stdin:
+            for chunk in chunks:
+                stdin.write(chunk)
+    except BrokenPipeError:
+        pass  # it ended before: its code says why
+    except BaseException as error:
+        failed.append(error)
+        _kill_group(process)
+
+
+def _finish(process: subprocess.Popen[bytes], given: bytes | None, timeout: float | None) -> Result:
     try:
         out, err = process.communicate(given, timeout)
     except subprocess.TimeoutExpired:
         _kill_group(process)
         out, err = process.communicate()
-        return Result(TIMED_OUT, out, f"{err}\nstopped after {timeout:g} s")
+        return Result(TIMED_OUT, _text(out), f"{_text(err)}\nstopped after {timeout:g} s")
     except BaseException:
         _kill_group(process)
         process.wait()
         raise
-    return Result(process.returncode, out, err)
+    return Result(process.returncode, _text(out), _text(err))
 
 
-def _kill_group(process: subprocess.Popen[str]) -> None:
+def _text(said: bytes) -> str:
+    return io.TextIOWrapper(io.BytesIO(said), encoding="utf-8", errors="replace").read()
+
+
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
 

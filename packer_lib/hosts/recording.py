@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from packer_lib.hosts import Host, Result
@@ -16,15 +16,21 @@ def silence(_: Sequence[str]) -> Result:
 
 
 class RecordingHost:
-    """Changes nothing; `done` holds every `run` as its argv and every `put` as `("put", target)`, in order.
+    """Changes nothing; `done` holds every `run` and `pour` as its argv and every `put` as `("put", target)`, in order.
 
-    `answer` says what a command would have said. `reading(host)` asks the real machine for what only looks at it.
+    `answer` says what a command would have said. `rehearsal(host)` asks the real machine for what only looks at it.
     """
 
-    def __init__(self, answer: Answer = silence, *, name: str = "a recording", python: str = "python3") -> None:
+    def __init__(
+        self, answer: Answer = silence, *, name: str = "a recording", home: str = "/home", machine: str | None = None
+    ) -> None:
         self.name = name
-        self.python = python
-        self.uv = "uv"
+        self.machine = machine
+        self.address = "127.0.0.1"
+        self.home = home
+        self.uid = 1000
+        self.environ: Mapping[str, str] = {"PATH": "/usr/bin:/bin"}
+        self.python, self.uv, self.docker = "python3", "uv", "docker"
         self.done: list[tuple[str, ...]] = []
         self._answer = answer
 
@@ -39,6 +45,10 @@ class RecordingHost:
         self.done.append(tuple(argv))
         return self._answer(argv)
 
+    def pour(self, argv: Sequence[str], chunks: Iterable[bytes], *, timeout: float | None = None) -> Result:  # noqa: ARG002
+        self.done.append(tuple(argv))
+        return self._answer(argv)
+
     def put(self, source: Path, target: str, mode: int | None = None) -> None:  # noqa: ARG002
         self.done.append(("put", target))
 
@@ -49,6 +59,14 @@ class RecordingHost:
 LOOKING = ("cat", "ls", "stat", "test", "tail")
 
 
-def reading(host: Host) -> Answer:
-    """Answers for a dry run: what only looks is asked of `host`, everything else succeeds silently."""
-    return lambda argv: host.run(argv) if argv[0] in LOOKING else Result(0)
+def rehearsal(host: Host) -> RecordingHost:
+    """The double of `host` for a dry run: what only looks is asked of it, everything else succeeds silently."""
+    double = RecordingHost(
+        lambda argv: host.run(argv) if argv[0] in LOOKING else Result(0),
+        name=host.name,
+        home=host.home,
+        machine=host.machine,
+    )
+    double.address, double.uid, double.environ = host.address, host.uid, host.environ
+    double.python, double.uv, double.docker = host.python, host.uv, host.docker
+    return double

@@ -18,7 +18,7 @@ from packer_lib.hosts.home import must
 from packer_lib.hosts.layout import Layout, program
 from packer_lib.hosts.local import LocalHost
 from packer_lib.hosts.lock import hold
-from packer_lib.hosts.recording import RecordingHost, reading
+from packer_lib.hosts.recording import rehearsal
 from packer_lib.plan import Plan, Unit
 from packer_lib.release import live, prune, records, supervisor, switch
 from packer_lib.release.model import Action, Release, UnitStatus
@@ -56,7 +56,7 @@ def deploy(
     """
     refuse_what_is_elsewhere(plan)
     artefacts.require(plan, settings)
-    machine = host or LocalHost()
+    machine = host or LocalHost(settings)
     if dry_run:
         return _rehearse(plan, settings, machine, progress)
     with live.locked(machine, plan, settings, run, progress), _tidied(machine, plan, settings) as made:
@@ -132,7 +132,7 @@ def _action(host: Host, layout: Layout, release: Release) -> Action:
 def undeploy(pipeline: str, settings: Settings, *, progress: Progress = print, host: Host | None = None) -> list[str]:
     """Stops and removes every unit of the pipeline and all that is kept of it, logs too; its names. Environments stay:
     they are shared, and make the next deploy fast. The last unit of the machine takes supervisor with it."""
-    machine, layout = host or LocalHost(), Layout(str(settings.home))
+    machine, layout = host or LocalHost(settings), Layout(str(settings.home))
     with hold(machine, layout, pipeline, "undeploy", progress=progress):
         names = records.units(machine, layout, pipeline)
         for unit in names:
@@ -149,7 +149,7 @@ def undeploy(pipeline: str, settings: Settings, *, progress: Progress = print, h
 def _rehearse(plan: Plan, settings: Settings, host: Host, progress: Progress) -> tuple[UnitStatus, ...]:
     """What a deploy would do, unit by unit; only the store of artefacts is written to."""
     layout = Layout(str(settings.home))
-    double = RecordingHost(reading(host), name=host.name, python=host.python)
+    double = rehearsal(host)
     statuses = []
     for unit in plan.units:
         with bundled(plan, unit, settings) as bundle:

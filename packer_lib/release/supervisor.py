@@ -6,7 +6,6 @@ import hashlib
 import os
 import shlex
 import time
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from packer_lib.hosts import Host, Result
 from packer_lib.hosts.home import clean_environment, put_text
 from packer_lib.hosts.layout import Layout, program
 from packer_lib.release.model import Release
+from packer_lib.release.state import State
 
 LONGEST_SOCKET = 90  # sun_path holds 108 bytes, and supervisor binds `<path>.<pid>` first
 ANSWER_WITHIN = 15.0
@@ -33,21 +33,6 @@ UNANSWERED = (
     "SHUTDOWN_STATE",
     "already shutting down",
 )
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """`word` is supervisor's: RUNNING, STARTING, BACKOFF, FATAL, EXITED, STOPPED, STOPPING; UNKNOWN without a
-    program.
-    """
-
-    word: str
-    pid: int = 0
-    text: str = ""
-
-    @property
-    def alive(self) -> bool:
-        return self.word in ("RUNNING", "STARTING")
 
 
 def conf_value(value: str) -> str:
@@ -123,30 +108,30 @@ def private_folder(folder: Path) -> None:
 def control(host: Host, layout: Layout, *words: str) -> Result:
     """One word to supervisor, which is started when nobody answers; codes and text are supervisorctl's."""
     argv = commands.supervisorctl(host.python, layout.supervisord, *words)
-    result = host.run(argv, env=clean_environment(), timeout=STOP_WITHIN + ANSWER_WITHIN)
+    result = host.run(argv, env=clean_environment(host), timeout=STOP_WITHIN + ANSWER_WITHIN)
     if not _unanswered(result):
         return result
     start(host, layout)
-    return host.run(argv, env=clean_environment(), timeout=STOP_WITHIN + ANSWER_WITHIN)
+    return host.run(argv, env=clean_environment(host), timeout=STOP_WITHIN + ANSWER_WITHIN)
 
 
 def ask(host: Host, layout: Layout, name: str) -> State:
     """What supervisor says of one unit; UNKNOWN also when no supervisor runs, which is never started for a question."""
     argv = commands.supervisorctl(host.python, layout.supervisord, "status", name)
-    return parse_state(host.run(argv, env=clean_environment(), timeout=ANSWER_WITHIN).out)
+    return parse_state(host.run(argv, env=clean_environment(host), timeout=ANSWER_WITHIN).out)
 
 
 def pid(host: Host, layout: Layout, name: str) -> int:
     """The unit's process, also while it is STARTING, where `status` does not say it; 0 without one."""
     argv = commands.supervisorctl(host.python, layout.supervisord, "pid", name)
-    said = host.run(argv, env=clean_environment(), timeout=ANSWER_WITHIN).out.strip()
+    said = host.run(argv, env=clean_environment(host), timeout=ANSWER_WITHIN).out.strip()
     return int(said) if said.isdigit() else 0
 
 
 def ask_all(host: Host, layout: Layout) -> dict[str, State]:
     """Every unit that supervisor knows, by the name of its program."""
     argv = commands.supervisorctl(host.python, layout.supervisord, "status")
-    lines = host.run(argv, env=clean_environment(), timeout=ANSWER_WITHIN).out.splitlines()
+    lines = host.run(argv, env=clean_environment(host), timeout=ANSWER_WITHIN).out.splitlines()
     return {line.split()[0]: parse_state(line) for line in lines if parse_state(line).word != "UNKNOWN"}
 
 
@@ -163,7 +148,7 @@ def start(host: Host, layout: Layout) -> None:
     """Starts supervisord in a session and an environment of its own: it outlives the task that needed it."""
     host.run(commands.toolbox(host.python, layout.toolbox, "clear", layout.supervisord, socket_path(layout.home)))
     begun = host.run(
-        commands.supervisord(host.python, layout.supervisord), env=clean_environment(), timeout=ANSWER_WITHIN
+        commands.supervisord(host.python, layout.supervisord), env=clean_environment(host), timeout=ANSWER_WITHIN
     )
     # one that somebody else starts at the same moment makes ours fail, and answers soon
     end = time.monotonic() + (ANSWER_WITHIN if begun.ok else ANSWER_WITHIN / 5)
@@ -176,7 +161,7 @@ def start(host: Host, layout: Layout) -> None:
 
 def _status(host: Host, layout: Layout) -> Result:
     argv = commands.supervisorctl(host.python, layout.supervisord, "pid")
-    return host.run(argv, env=clean_environment(), timeout=ANSWER_WITHIN)
+    return host.run(argv, env=clean_environment(host), timeout=ANSWER_WITHIN)
 
 
 def _unanswered(result: Result) -> bool:
@@ -187,4 +172,4 @@ def _unanswered(result: Result) -> bool:
 def stop_if_idle(host: Host, layout: Layout) -> None:
     """No supervisord without units. One that is needed the next moment starts again by itself (see `control`)."""
     if not host.run(commands.names(f"{layout.home}/conf.d")).out.strip():
-        host.run(commands.supervisorctl(host.python, layout.supervisord, "shutdown"), env=clean_environment())
+        host.run(commands.supervisorctl(host.python, layout.supervisord, "shutdown"), env=clean_environment(host))

@@ -176,7 +176,7 @@ class TemplateOperator(StageOperator):
             place = Path(folder, self.unit)
             written = bundle.write(plan, plan.unit(self.unit), run.artefacts(self.unit), place, run.settings)
             kept = Layout(str(run.settings.home)).bundle(written.digest)
-            LocalHost().put(written.path, kept)
+            LocalHost(run.settings).put(written.path, kept)
         self.log.info("bundle %s", kept)
         return _plain(replace(written, path=Path(kept)))
 
@@ -190,7 +190,7 @@ class BuildOperator(StageOperator):
         from packer_lib import build
         from packer_lib.hosts.local import LocalHost
 
-        environment = build.environment(LocalHost(), run.bundle(self.unit), run.settings, self.log.info)
+        environment = build.environment(LocalHost(run.settings), run.bundle(self.unit), run.settings, self.log.info)
         self.log.info("environment %s", environment.python)
         return _plain(environment)
 
@@ -207,7 +207,7 @@ class TestOperator(StageOperator):
 
         plan, environment = run.plan, run.environment(self.unit)
         self.log.info("loading %s in %s", environment.folder, environment.python)
-        release.check(LocalHost(), plan, plan.unit(self.unit), run.bundle(self.unit), environment)
+        release.check(LocalHost(run.settings), plan, plan.unit(self.unit), run.bundle(self.unit), environment)
         self.log.info("every model and handler loads, and golden requests are answered")
 
 
@@ -230,7 +230,9 @@ class StageReleaseOperator(StageOperator):
         from packer_lib.hosts.local import LocalHost
 
         plan, bundle, environment = run.plan, run.bundle(self.unit), run.environment(self.unit)
-        staged = release.stage(LocalHost(), plan, plan.unit(self.unit), bundle, environment, run.settings, run.id)
+        staged = release.stage(
+            LocalHost(run.settings), plan, plan.unit(self.unit), bundle, environment, run.settings, run.id
+        )
         self.log.info("release %s will answer at %s", staged.id, staged.endpoint)
         return _plain(staged)
 
@@ -244,7 +246,7 @@ class SwitchOperator(StageOperator):
         from packer_lib import release
         from packer_lib.hosts.local import LocalHost
 
-        host, plan = LocalHost(), run.plan
+        host, plan = LocalHost(run.settings), run.plan
         with release.locked(host, plan, run.settings, run.id, self.log.info):
             release.switch_all(host, plan, run.releases(), run.settings, self.log.info)
 
@@ -258,7 +260,7 @@ class VerifyOperator(StageOperator):
         from packer_lib import release
         from packer_lib.hosts.local import LocalHost
 
-        host, plan = LocalHost(), run.plan
+        host, plan = LocalHost(run.settings), run.plan
         with release.locked(host, plan, run.settings, run.id, self.log.info):
             live = release.verify_all(host, plan, run.releases(), run.settings, self.log.info)
         for one in live:

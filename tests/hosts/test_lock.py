@@ -16,7 +16,10 @@ from packer_lib.errors import Busy
 from packer_lib.hosts import lock
 from packer_lib.hosts.layout import Layout
 from packer_lib.hosts.local import LocalHost
+from packer_lib.settings import Settings
 from tests.support import wait_for
+
+HERE = Settings(home=Path("/nowhere"))
 
 
 def _layout(folder: Path) -> Layout:
@@ -26,8 +29,8 @@ def _layout(folder: Path) -> Layout:
 
 def test_a_lock_names_its_owner_and_is_gone_afterwards(tmp_path: Path) -> None:
     layout = _layout(tmp_path)
-    with lock.hold(LocalHost(), layout, "p", "deploy run-1"):
-        with pytest.raises(Busy) as busy, lock.hold(LocalHost(), layout, "p", "undeploy"):
+    with lock.hold(LocalHost(HERE), layout, "p", "deploy run-1"):
+        with pytest.raises(Busy) as busy, lock.hold(LocalHost(HERE), layout, "p", "undeploy"):
             pass
         assert f"on {socket.gethostname()} (process {os.getpid()}) since 20" in busy.value.message
         assert busy.value.message.endswith(": deploy run-1")
@@ -37,9 +40,9 @@ def test_a_lock_names_its_owner_and_is_gone_afterwards(tmp_path: Path) -> None:
 
 def test_an_error_inside_frees_the_lock(tmp_path: Path) -> None:
     layout = _layout(tmp_path)
-    with pytest.raises(KeyError), lock.hold(LocalHost(), layout, "p", "deploy"):
+    with pytest.raises(KeyError), lock.hold(LocalHost(HERE), layout, "p", "deploy"):
         raise KeyError
-    with lock.hold(LocalHost(), layout, "p", "deploy"):
+    with lock.hold(LocalHost(HERE), layout, "p", "deploy"):
         pass
 
 
@@ -47,12 +50,12 @@ def test_the_lock_of_a_dead_process_is_broken_and_that_is_said(tmp_path: Path) -
     layout, said = _layout(tmp_path), []
     code = (
         "import sys, os\nfrom packer_lib.hosts.lock import hold\nfrom packer_lib.hosts.local import LocalHost\n"
-        "from packer_lib.hosts.layout import Layout\n"
-        "with hold(LocalHost(), Layout(sys.argv[1]), 'p', 'deploy run-1'):\n    os.kill(os.getpid(), 9)\n"
+        "from packer_lib.hosts.layout import Layout\nfrom packer_lib.settings import Settings\nfrom pathlib import Path\n"
+        "with hold(LocalHost(Settings(home=Path(sys.argv[1]))), Layout(sys.argv[1]), 'p', 'deploy run-1'):\n    os.kill(os.getpid(), 9)\n"
     )
     assert subprocess.run((sys.executable, "-c", code, str(tmp_path)), timeout=60, check=False).returncode == -9
     assert (tmp_path / "locks/p/details").exists()
-    with lock.hold(LocalHost(), layout, "p", "deploy", progress=said.append):
+    with lock.hold(LocalHost(HERE), layout, "p", "deploy", progress=said.append):
         pass
     assert len(said) == 1
     assert said[0].startswith("breaking the lock of")
@@ -62,24 +65,24 @@ def test_the_lock_of_a_dead_process_is_broken_and_that_is_said(tmp_path: Path) -
 def test_a_process_of_the_same_number_is_not_the_owner(tmp_path: Path) -> None:
     layout, said = _layout(tmp_path), []
     _foreign(tmp_path, host=socket.gethostname(), pid=os.getpid(), started="1")
-    with lock.hold(LocalHost(), layout, "p", "deploy", progress=said.append):
+    with lock.hold(LocalHost(HERE), layout, "p", "deploy", progress=said.append):
         assert said
 
 
 def test_a_lock_of_another_machine_lives_as_long_as_it_is_touched(tmp_path: Path) -> None:
     layout = _layout(tmp_path)
     details = _foreign(tmp_path, host="elsewhere", pid=1, started="1")
-    with pytest.raises(Busy, match="someone on elsewhere"), lock.hold(LocalHost(), layout, "p", "deploy"):
+    with pytest.raises(Busy, match="someone on elsewhere"), lock.hold(LocalHost(HERE), layout, "p", "deploy"):
         pass
     os.utime(details.parent, (1, 1))
-    with lock.hold(LocalHost(), layout, "p", "deploy"):
+    with lock.hold(LocalHost(HERE), layout, "p", "deploy"):
         pass
 
 
 def test_the_holder_touches_its_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lock, "BEAT_EVERY", 0.05)
     layout = _layout(tmp_path)
-    with lock.hold(LocalHost(), layout, "p", "deploy"):
+    with lock.hold(LocalHost(HERE), layout, "p", "deploy"):
         os.utime(tmp_path / "locks/p", (1, 1))
         wait_for(lambda: (tmp_path / "locks/p").stat().st_mtime > 1, 10, "a heartbeat")
 
@@ -88,10 +91,10 @@ def test_who_waits_gets_the_lock_next(tmp_path: Path) -> None:
     layout, said = _layout(tmp_path), []
 
     def wait() -> None:
-        with lock.hold(LocalHost(), layout, "p", "second", wait=30, progress=said.append):
+        with lock.hold(LocalHost(HERE), layout, "p", "second", wait=30, progress=said.append):
             said.append("in")
 
-    with lock.hold(LocalHost(), layout, "p", "first"):
+    with lock.hold(LocalHost(HERE), layout, "p", "first"):
         thread = Thread(target=wait)
         thread.start()
         wait_for(lambda: said, 10, "the waiting line")
@@ -107,7 +110,7 @@ def test_of_many_at_once_one_holds_it_at_a_time(tmp_path: Path) -> None:
 
     def work() -> None:
         start.wait()
-        with lock.hold(LocalHost(), layout, "p", "work", wait=60, progress=lambda line: None):
+        with lock.hold(LocalHost(HERE), layout, "p", "work", wait=60, progress=lambda line: None):
             inside.append(1)
             most.append(len(inside))
             inside.pop()

@@ -7,7 +7,8 @@ from pathlib import Path
 from packer_lib import commands
 from packer_lib.hosts import Host, Result
 from packer_lib.hosts.local import LocalHost
-from packer_lib.hosts.recording import RecordingHost, reading
+from packer_lib.hosts.recording import RecordingHost, rehearsal
+from packer_lib.settings import Settings
 
 
 def test_what_would_be_done_is_written_down_in_order(tmp_path: Path) -> None:
@@ -28,7 +29,7 @@ def test_answers_may_be_scripted() -> None:
 def test_a_rehearsal_looks_at_the_real_machine_and_changes_nothing(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("there")
-    host = RecordingHost(reading(LocalHost()))
+    host = rehearsal(LocalHost(Settings(home=tmp_path)))
     assert host.run(commands.read(str(file))).out == "there"
     assert host.run(commands.remove(str(file))).ok
     assert file.exists()

@@ -190,7 +190,7 @@ def test_a_killed_process_is_started_again(here: Tiny) -> None:
 
 def test_a_unit_that_was_given_up_starts_again_by_a_deploy(here: Tiny) -> None:
     here.deploy(here.plan())
-    LocalHost().run(_control(here, "stop", "tiny~double"))
+    LocalHost(here.settings).run(_control(here, "stop", "tiny~double"))
     assert here.unit()["state"] == "stopped"
     assert here.deploy(here.plan()) == {"double": "replace"}
     assert here.ask(1) == 2
@@ -198,7 +198,7 @@ def test_a_unit_that_was_given_up_starts_again_by_a_deploy(here: Tiny) -> None:
 
 def test_units_come_back_after_supervisor_was_shut_down(here: Tiny) -> None:
     here.deploy(here.plan())
-    LocalHost().run(_control(here, "shutdown"))
+    LocalHost(here.settings).run(_control(here, "shutdown"))
     wait_for(lambda: here.unit()["state"] == "stopped", 15, "supervisor's end")
     assert here.deploy(here.plan()) == {"double": "replace"}
     assert here.ask(1) == 2
@@ -226,9 +226,9 @@ def test_an_answer_of_somebody_else_is_no_answer(here: Tiny, tmp_path: Path, mon
     other.told["double"] = {"crash": True}
     plan = other.plan(port=port)
     staged = _staged(other, plan)
-    release.switch_all(LocalHost(), plan, [staged], other.settings, print)
+    release.switch_all(LocalHost(here.settings), plan, [staged], other.settings, print)
     with pytest.raises(DeployFailed, match="does not stay up"):
-        release.verify_all(LocalHost(), plan, [staged], other.settings, print)
+        release.verify_all(LocalHost(here.settings), plan, [staged], other.settings, print)
     assert here.ask(1) == 2
     other.undeploy()
 
@@ -253,7 +253,7 @@ def test_only_some_releases_are_kept_and_no_bundle_without_one(here: Tiny) -> No
     for number in range(5):
         here.told["double"] = {"factor": 2, "number": number}
         here.deploy(here.plan())
-    kept = records.history(LocalHost(), here.layout, "tiny", "double")
+    kept = records.history(LocalHost(here.settings), here.layout, "tiny", "double")
     assert len(kept) == here.settings.keep_releases == 3
     bundles = {path.name for path in (here.settings.home / "bundles").iterdir() if path.is_dir()}
     assert bundles == {one.bundle for one in kept}
@@ -291,7 +291,7 @@ def test_a_secret_that_is_not_set_is_named(here: Tiny) -> None:
 
 def test_two_deploys_at_once_are_kept_apart(here: Tiny) -> None:
     with (
-        hold(LocalHost(), here.layout, "tiny", "deploy manual__1"),
+        hold(LocalHost(here.settings), here.layout, "tiny", "deploy manual__1"),
         pytest.raises(Busy, match=rf"process {os.getpid()}\) since .*: deploy manual__1"),
     ):
         here.deploy(here.plan())
@@ -376,7 +376,7 @@ def _forget_lock(here: Tiny) -> None:
 
 def _staged(here: Tiny, plan: Plan) -> release.Release:
     """A release whose port was free when it was staged."""
-    host = LocalHost()
+    host = LocalHost(here.settings)
     with here.bundled(plan, plan.units[0], here.settings) as bundle:
         environment = build.environment(host, bundle, here.settings)
         free = replace(plan, units=(replace(plan.units[0], port=None),))

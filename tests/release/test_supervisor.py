@@ -17,6 +17,7 @@ from packer_lib.hosts.layout import Layout
 from packer_lib.hosts.local import LocalHost
 from packer_lib.release import supervisor
 from packer_lib.release.model import Release
+from packer_lib.settings import Settings
 
 NASTY = st.text(st.sampled_from("ab %'\";#,=\\$()&~éü€\t") | st.characters(codec="utf-8"), min_size=1, max_size=40)
 
@@ -33,7 +34,7 @@ def test_any_home_is_read_back_as_it_is_or_refused(name: str, tmp_path_factory: 
         home.mkdir()
     except (OSError, ValueError):
         return  # no file system takes it
-    layout, host = Layout(str(home)), LocalHost()
+    layout, host = Layout(str(home)), LocalHost(Settings(home=home))
     prepare(host, layout)
     try:
         supervisor.configure(host, layout)
@@ -51,7 +52,7 @@ def test_any_home_is_read_back_as_it_is_or_refused(name: str, tmp_path_factory: 
 
 
 def test_a_unit_is_stopped_and_restarted_as_promised(tmp_path: Path) -> None:
-    layout, host = Layout(str(tmp_path)), LocalHost()
+    layout, host = Layout(str(tmp_path)), LocalHost(Settings(home=tmp_path))
     prepare(host, layout)
     supervisor.configure(host, layout)
     supervisor.put_text(host, supervisor.unit_conf(host, layout, _release()), layout.conf("p", "u"))
