@@ -50,8 +50,9 @@ def test_the_lock_of_a_dead_process_is_broken_and_that_is_said(tmp_path: Path) -
     layout, said = _layout(tmp_path), []
     code = (
         "import sys, os\nfrom packer_lib.hosts.lock import hold\nfrom packer_lib.hosts.local import LocalHost\n"
-        "from packer_lib.hosts.layout import Layout\nfrom packer_lib.settings import Settings\nfrom pathlib import Path\n"
-        "with hold(LocalHost(Settings(home=Path(sys.argv[1]))), Layout(sys.argv[1]), 'p', 'deploy run-1'):\n    os.kill(os.getpid(), 9)\n"
+        "from packer_lib.hosts.layout import Layout\nfrom packer_lib.settings import Settings\n"
+        "from pathlib import Path\nhost = LocalHost(Settings(home=Path(sys.argv[1])))\n"
+        "with hold(host, Layout(sys.argv[1]), 'p', 'deploy run-1'):\n    os.kill(os.getpid(), 9)\n"
     )
     assert subprocess.run((sys.executable, "-c", code, str(tmp_path)), timeout=60, check=False).returncode == -9
     assert (tmp_path / "locks/p/details").exists()
