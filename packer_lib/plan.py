@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from packer_lib.padl import graph
-from packer_lib.padl.model import DeployMode, Machine, PackageMode, Pipeline, Queue, Step
+from packer_lib.padl.model import NO_LIMITS, DeployMode, Machine, PackageMode, Pipeline, Queue, Resources, Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +15,7 @@ class Unit:
     """Steps that run as one process on one machine, in the order in which they run (`machine` None = this one).
 
     `name` is the name of its first step. `sources` and `sinks` are queue ids, `links` names of units called over HTTP.
+    `idempotent`: all its steps may be called twice with one request, so that a call without an answer may be repeated.
     """
 
     name: str
@@ -25,6 +26,8 @@ class Unit:
     links: tuple[str, ...] = ()
     port: int | None = None
     replicas: int = 1
+    resources: Resources = NO_LIMITS
+    idempotent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +35,8 @@ class Plan:
     """Everything the later stages need from a PADL file; no secret in it.
 
     `units` are in deploy order: consumers before producers. A queue for dead letters is in `queues` and named by its
-    step, not in a unit's `sinks`.
+    step, not in a unit's `sinks`. `registry` is "none", the id of an Airflow connection, or None: as the installation
+    says. `link_timeout` (seconds) and `link_retries` are for each call of a unit by another.
     """
 
     pipeline: str
@@ -44,6 +48,9 @@ class Plan:
     machines: tuple[Machine, ...] = ()
     env: tuple[tuple[str, str], ...] = ()
     file: str = ""
+    registry: str | None = None
+    link_timeout: float = 10.0
+    link_retries: int = 2
 
     def unit(self, name: str) -> Unit:
         """The unit of that name; `KeyError` when there is none."""
@@ -71,6 +78,9 @@ def plan(pipeline: Pipeline) -> Plan:
         machines=pipeline.machines,
         env=tuple(pipeline.env.items()),
         file=pipeline.file,
+        registry=pipeline.registry,
+        link_timeout=pipeline.link.timeout,
+        link_retries=pipeline.link.retries,
     )
 
 
@@ -114,6 +124,8 @@ def _unit(pipeline: Pipeline, group: tuple[Step, ...], groups: Sequence[tuple[St
         links=_unique(_called(group, groups)),
         port=next((step.port for step in group if step.port), None),
         replicas=max(step.replicas for step in group),
+        resources=next((step.resources for step in group if step.resources != NO_LIMITS), NO_LIMITS),
+        idempotent=all(step.idempotent for step in group),
     )
 
 

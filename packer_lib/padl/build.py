@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, cast
 
-from packer_lib.padl.model import Batch, Golden, Machine, Pipeline, Queue, SecretRef, Step
+from packer_lib.padl.model import Batch, Golden, Link, Machine, Pipeline, Queue, Resources, SecretRef, Step
 
 SYNONYMS = {"sklearn": "scikit-learn"}
 PORTS = {"mqtt": 1883, "kafka": 9092}
@@ -43,7 +43,14 @@ def _with(pipeline: Pipeline, value: dict[str, Any]) -> Pipeline:
         tags=tuple(tag for tag in _list(value, "tags") if isinstance(tag, str)),
         description=_text(value, "description"),
         env=_environment(value),
+        registry=_text(value, "registry") or None,
+        link=_link(_object(value, "link")),
     )
+
+
+def _link(node: dict[str, Any]) -> Link:
+    default = Link()
+    return Link(_number(node, "timeout", default.timeout), _whole(node, "retries", default.retries))
 
 
 def _step(name: str, node: dict[str, Any]) -> Step:
@@ -86,8 +93,13 @@ def _behaviour(node: dict[str, Any]) -> dict[str, Any]:
         "test": Golden(test["input"], test.get("output")) if "input" in test else None,
         "port": _whole(node, "port", 0) or None,
         "env": _environment(node),
-        "resources": _object(node, "resources"),
+        "resources": _resources(_object(node, "resources")),
+        "idempotent": node.get("idempotent", node.get("type") != "code") is True,
     }
+
+
+def _resources(node: dict[str, Any]) -> Resources:
+    return Resources(_text(node, "memory"), _number(node, "cpus", Resources().cpus))
 
 
 def _queue(name: str, node: dict[str, Any]) -> Queue:
@@ -112,6 +124,7 @@ def _machine(name: str, node: dict[str, Any]) -> Machine:
         port=_whole(login, "port", 22),
         secret=_secret(name, login),
         host_key=_text(login, "host_key") or None,
+        install=tuple(what for what in _list(node, "install") if isinstance(what, str)),
     )
 
 
@@ -150,6 +163,11 @@ def _text(node: dict[str, Any], key: str, default: str = "") -> str:
 def _whole(node: dict[str, Any], key: str, default: int) -> int:
     found = node.get(key)
     return found if type(found) is int else default
+
+
+def _number(node: dict[str, Any], key: str, default: float) -> float:
+    found = node.get(key)
+    return float(found) if isinstance(found, int | float) and not isinstance(found, bool) else default
 
 
 def _environment(node: dict[str, Any]) -> dict[str, str]:

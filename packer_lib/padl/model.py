@@ -29,6 +29,17 @@ class Golden:
 
 
 @dataclass(frozen=True, slots=True)
+class Resources:
+    """The most for a unit's container: `memory` as Docker writes it (`512m`), `cpus` processors. "" and 0: all."""
+
+    memory: str = ""
+    cpus: float = 0.0
+
+
+NO_LIMITS = Resources()
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
     """One entry of `pipeline`. `inputs` and `outputs` hold queue ids or names of neighbouring steps, as written."""
 
@@ -57,7 +68,16 @@ class Step:
     test: Golden | None = None
     port: int | None = None
     env: dict[str, str] = field(default_factory=dict)
-    resources: dict[str, Any] = field(default_factory=dict)
+    resources: Resources = NO_LIMITS
+    idempotent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """How an API unit calls the next: `timeout` seconds a call, and how often one without an answer is repeated."""
+
+    timeout: float = 10.0
+    retries: int = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +109,7 @@ class Machine:
     port: int = 22
     secret: SecretRef | None = None
     host_key: str | None = None
+    install: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,5 +132,7 @@ class Pipeline:
     tags: tuple[str, ...] = ()
     description: str = ""
     env: dict[str, str] = field(default_factory=dict)
+    registry: str | None = None
+    link: Link = Link()
     file: str = ""
     warnings: tuple[Problem, ...] = ()

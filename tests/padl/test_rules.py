@@ -134,7 +134,7 @@ def test_a_password_of_another_type_is_refused_without_being_shown(value: Any) -
 @pytest.mark.parametrize(
     ("login", "secret"),
     [
-        ({"conn_id": "c"}, SecretRef("conn", "c")),
+        ({"conn_id": "mlpacker_m"}, SecretRef("conn", "mlpacker_m")),
         ({"key_file": "/k"}, SecretRef("file", "/k")),
         ({"pass_env": "P"}, SecretRef("env", "P")),
         ({}, None),
