@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from packer_lib.padl import cron, links, paths, placement
+from packer_lib.padl import containers, cron, links, paths, placement
 from packer_lib.padl.document import Finding
 from packer_lib.padl.model import Pipeline, Queue, Step
 
@@ -117,7 +117,7 @@ def _login(here: tuple[str, ...], login: dict[str, Any], version: str) -> Iterat
         yield Finding((*here, given[-1]), message, f"keep {given[0]}", on="key")
     if "pass" in login:
         newer = "" if version == "1.1" else ', which need "version": "1.1"'
-        hint = f"safer: conn_id, key_file or pass_env{newer}"
+        hint = f"safer, best first: conn_id, key_file with host_key, pass_env{newer}"
         yield Finding((*here, "pass"), "the password is in this file in plain text", hint, level="warning", on="key")
 
 
@@ -131,6 +131,11 @@ RULES: tuple[Rule, ...] = (
     placement.neighbours,
     placement.ports,
     placement.replicas,
+    placement.twins,
+    placement.calls,
+    containers.without_effect,
+    containers.limits,
+    containers.brokers,
     links.unused,
     _schedule,
     _paths,

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from packer_lib.padl import graph
+from packer_lib.padl.containers import is_loopback
 from packer_lib.padl.document import Finding
 from packer_lib.padl.links import place, suggestion
-from packer_lib.padl.model import Pipeline, Step
+from packer_lib.padl.model import Link, Machine, Pipeline, Step
 
 
 def machines(pipeline: Pipeline) -> Iterator[Finding]:
@@ -40,6 +41,59 @@ def neighbours(pipeline: Pipeline) -> Iterator[Finding]:
                 yield _apart(steps[name], steps[other])
 
 
+def twins(pipeline: Pipeline) -> Iterator[Finding]:
+    """One machine has one id: two would share its folder, and each wait for the other's lock."""
+    first: dict[tuple[str, int], Machine] = {}
+    for machine in pipeline.machines:
+        other = first.setdefault(_address(machine), machine)
+        if other is machine:
+            continue
+        here = ("infra", machine.id)
+        if _account(machine) == _account(other):
+            message = f"this is machine '{other.id}': the same host, port and user"
+            yield Finding(here, message, f"describe it once, and let steps name '{other.id}'", on="key")
+        else:
+            message = f"this is machine '{other.id}' by another user: each has its own folder, and they share its ports"
+            yield Finding(here, message, level="warning", on="key")
+
+
+def _address(machine: Machine) -> tuple[str, int]:
+    return machine.hostname.rstrip(".").lower(), machine.port
+
+
+def _account(machine: Machine) -> object:
+    """Who logs in, as far as the file says: a connection has a user of its own."""
+    by_connection = machine.secret is not None and machine.secret.kind == "conn"
+    return machine.user, machine.secret if by_connection and not machine.user else None
+
+
+def calls(pipeline: Pipeline) -> Iterator[Finding]:
+    """`link` is for calls between units; who is called from another machine has a name that means it there."""
+    if pipeline.package_mode != "api":
+        if pipeline.link != Link():
+            yield _no_calls("the units of a stream pipeline are joined by queues")
+        return
+    groups = graph.groups(pipeline)
+    if len(groups) == 1 and pipeline.link != Link():
+        yield _no_calls("the pipeline is one unit, which calls no other")
+    if pipeline.deploy_mode == "remote":
+        yield from _called_by_loopback(pipeline)
+
+
+def _no_calls(message: str) -> Finding:
+    return Finding(("link",), message, "take it out", level="warning", on="key")
+
+
+def _called_by_loopback(pipeline: Pipeline) -> Iterator[Finding]:
+    home = {step.name: step.machine for step in pipeline.steps}
+    links = [(name, other) for name, following in graph.links(pipeline).items() for other in following]
+    called = {home[other] for name, other in links if home[name] != home[other]}
+    for machine in pipeline.machines:
+        if machine.id in called and is_loopback(machine.hostname):
+            message = f"for another machine '{machine.hostname}' is that machine itself, and it calls this one"
+            yield Finding(("infra", machine.id, "hostname"), message, "a name that both know", level="warning")
+
+
 def _placed(step: Step, pipeline: Pipeline) -> bool:
     """Whether `machines` has nothing against the step's machine."""
     if step.machine is None:
@@ -61,13 +115,14 @@ def _named(step: Step) -> str:
 
 def ports(pipeline: Pipeline) -> Iterator[Finding]:
     """A unit has one port, and a machine gives a port to one unit."""
-    taken: dict[tuple[str | None, int], tuple[str, str]] = {}
+    taken: dict[tuple[object, int], tuple[str, str]] = {}
+    hosts = {machine.id: _address(machine) for machine in pipeline.machines}
     local = pipeline.deploy_mode == "local"
     for group in graph.groups(pipeline):
         for step in group:
             if step.port is None:
                 continue
-            key = (None if local else step.machine, step.port)
+            key = (None if local else hosts.get(step.machine or "", step.machine), step.port)
             yield from _second_port(step, group)
             unit, first = taken.setdefault(key, (group[0].name, step.name))
             if unit != group[0].name:

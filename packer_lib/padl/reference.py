@@ -35,11 +35,16 @@ _RULES = """## Rules between the parts
 - Nothing leads back to itself: no loop of links, of queues, or of one topic under two ids.
 - `deploy-mode` `remote` needs `infra` for every step. With `local` everything runs here; machines then only tell which
   steps share a process.
-- Steps of one unit agree on `port` and `replicas`; a machine gives a port to one unit.
+- Steps of one unit agree on `port`, `replicas` and `resources`; a machine gives a port to one unit.
+- A machine has one id: two with the same host, port and user are an error.
+- In a container `localhost` is the container: a broker on the machine itself is `host.docker.internal`.
+- `registry`, `resources` and `install` are for containers, `link` for API pipelines of several units; elsewhere each is
+  a warning.
 - `dead_letter` and `"on_error": "dead_letter"` need each other.
 - A model's `path` is relative to the PADL file, absolute under a root that this installation allows, or a URL of an
   allowed scheme. Code is a git repository or a folder beside the file. Nothing outside is read.
-- A machine has at most one of `conn_id`, `key_file`, `pass_env` and `pass`. A literal `pass` works and warns.
+- A machine has at most one of `conn_id`, `key_file`, `pass_env` and `pass`; without any, the SSH agent and the keys of
+  whoever deploys are asked. A literal `pass` works and warns, unless this installation refuses it.
 - A queue or machine that no step uses is a warning.
 """
 
