@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 Action = Literal["nothing", "create", "replace", "remove"]
+FormName = Literal["native", "container"]
 
 
 @dataclass(frozen=True, slots=True)
 class Release:
     """One bundle of one unit with its environment, on one machine. `id` is its identity by content, no secret in it.
 
-    `models` are (step, sha256). `since` (UTC) is empty until it has answered.
+    `models` are (step, sha256). `since` (UTC) is empty until it has answered. `machine`: its id in the PADL file (None:
+    this machine), `host` the address that it listens on there, `address` what people reach that machine by (empty: the
+    same). `image` is what a container is made of, always by digest.
     """
 
     pipeline: str
@@ -28,19 +31,39 @@ class Release:
     run: str = ""
     by: str = ""
     since: str = ""
+    machine: str | None = None
+    form: FormName = "native"
+    image: str = ""
+    address: str = ""
 
     @property
     def endpoint(self) -> str:
-        return f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
+        """Where people reach the unit."""
+        return _url(self.address or self.host, self.port)
+
+    @property
+    def local(self) -> str:
+        """Where the unit's public port is for its own machine."""
+        return _url({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host), self.port)  # noqa: S104
+
+    @property
+    def has_door(self) -> bool:
+        """Whether two releases of the unit may run side by side: what is called over HTTP is, and streams are not."""
+        return self.mode == "api"
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=2) + "\n"
 
 
+def _url(host: str, port: int) -> str:
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
 def parse(text: str) -> Release:
-    """The release in a release.json."""
+    """The release in a release.json, also of a version that knew fewer or more of its fields."""
     data: dict[str, Any] = json.loads(text)
-    return Release(**{**data, "models": tuple((step, sha256) for step, sha256 in data["models"])})
+    known = {field.name: data[field.name] for field in fields(Release) if field.name in data}
+    return Release(**{**known, "models": tuple((step, sha256) for step, sha256 in data["models"])})
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,3 +74,4 @@ class UnitStatus:
     action: Action
     release: str
     endpoint: str
+    machine: str | None = None
