@@ -25,7 +25,7 @@ MAX_RETRY_DELAY = timedelta(minutes=5)
 class Origin:
     """Where a pipeline comes from: the PADL file's path and text, and since when (seconds) that is its text.
 
-    An example is started by hand only.
+    An example is started by hand only. `pools` are those of its machines that exist in Airflow.
     """
 
     path: str
@@ -33,6 +33,7 @@ class Origin:
     changed: float
     example: bool = False
     warnings: tuple[str, ...] = ()
+    pools: frozenset[str] = frozenset()
 
 
 class Broken(DAG):

@@ -18,9 +18,11 @@ from typing import Any
 
 from airflow.dag_processing.bundles.base import BaseDagBundle, BundleVersion
 
-from mlpacker_airflow import folder
+from mlpacker_airflow import folder, gone, pools, retire
 from mlpacker_airflow.folder import Entry, Found
 from mlpacker_airflow.pinned import Pinned, dag_file, pin, write
+from mlpacker_airflow.retire import Lost
+from packer_lib import settings
 
 # Airflow's DAG processor parses a file again while its date is later than the end of its last parse. A parse of the
 # former version may be under way while a file changes, and end after it; so a changed file is dated ahead, and anew
@@ -28,6 +30,8 @@ from mlpacker_airflow.pinned import Pinned, dag_file, pin, write
 # `min_file_process_interval`.
 AHEAD = 2.0
 AGAIN = (5.0, 20.0, 60.0)
+# How often pools that somebody has deleted are made again: without its pool a task waits for ever.
+POOLS_EVERY = 30.0
 
 
 class PadlDagBundle(BaseDagBundle):
@@ -44,6 +48,8 @@ class PadlDagBundle(BaseDagBundle):
         self._seen: list[Found] | None = None
         self._entries: dict[Found, Entry] = {}
         self._due: list[tuple[float, str]] = []
+        self._disk: tuple[int, int] | None = None
+        self._pools_due = 0.0
         self.clock = time.time
 
     @property
@@ -69,24 +75,52 @@ class PadlDagBundle(BaseDagBundle):
         if self.version:
             raise RuntimeError("a bundle of a given version is not refreshed")
         self._date_what_is_due()
+        self._keep_pools()
         found = folder.scan(self.source, self.clock(), self._seen or ())
         if found == self._seen and self.path.is_dir():
             return
         with self.lock():
             self._entries = {item: self._entries.get(item) or folder.read(self.source, item) for item in found}
             entries = folder.together(list(self._entries.values()))
-            self._publish({f"{entry.found.name}.py": entry for entry in entries})
+            self._publish({f"{entry.found.name}.py": entry for entry in entries}, self._lost(found))
         self._seen = found
 
-    def _publish(self, entries: dict[str, Entry]) -> None:
-        pinned = {name: pin(entry, self._pinned.get(name)) for name, entry in entries.items()}
+    def _lost(self, found: list[Found]) -> Lost | None:
+        """The pipelines to retire; None where that is switched off, and until the first one has lost its file."""
+        path, ours = self.base_dir / "pipelines.json", settings.read()
+        former = gone.read(path)
+        unseen = gone.unseen(self.source, former, found, self._is_trusted(found))
+        known = gone.follow(former, list(self._entries.values()), unseen, self.clock())
+        kept = {name: item for name, item in known.items() if ours.retire or not item.since}
+        gone.write(path, kept)
+        lost = {name: item for name, item in kept.items() if item.since}
+        known_dag = retire.FILE in self._files
+        return Lost(str(self.source), lost, ours.retire_after) if lost or (ours.retire and known_dag) else None
+
+    def _is_trusted(self, found: list[Found]) -> bool:
+        """An empty folder means something only when it is the one in which this process saw files before."""
+        info = self.source.stat()
+        disk = (info.st_dev, info.st_ino)
+        trusted = bool(found) or disk == self._disk
+        self._disk = disk if found else self._disk
+        return trusted
+
+    def _keep_pools(self) -> None:
+        if self._pools_due <= self.clock():
+            pools.ensure({name for item in self._pinned.values() for name in item.pools})
+            self._pools_due = self.clock() + POOLS_EVERY
+
+    def _publish(self, entries: dict[str, Entry], lost: Lost | None) -> None:
+        there = pools.ensure({name for entry in entries.values() for name in pools.of(entry.pipeline)})
+        pinned = {name: pin(entry, there, self._pinned.get(name)) for name, entry in entries.items()}
         files = {name: self._dag_file(name, item) for name, item in pinned.items()}
+        files |= {retire.FILE: retire.dag_file(lost)} if lost else {}
         version = _digest(files)
         target = self.versions_dir / version
         former = self._files if self.path.is_dir() else {}
         changed = {name for name, text in files.items() if former.get(name) != text}
         if not target.is_dir():
-            self._write(target, pinned, changed)
+            self._write(target, pinned, changed, lost)
         self._current, self._files, self._pinned = version, files, pinned
         now = self.clock()
         self._due += [(now + later, name) for name in changed for later in AGAIN]
@@ -106,7 +140,7 @@ class PadlDagBundle(BaseDagBundle):
         with suppress(FileNotFoundError):  # removed in the meantime
             os.utime(self.path / name, (when, when))
 
-    def _write(self, target: Path, pinned: dict[str, Pinned], changed: set[str]) -> None:
+    def _write(self, target: Path, pinned: dict[str, Pinned], changed: set[str], lost: Lost | None) -> None:
         """The version aside first, then renamed: a version that exists is whole."""
         aside = target.with_name(f".{target.name}.{os.getpid()}")
         shutil.rmtree(aside, ignore_errors=True)
@@ -116,6 +150,8 @@ class PadlDagBundle(BaseDagBundle):
                 write(item, aside / name)
             else:
                 _link(self.path / name, aside / name)
+        if lost:
+            retire.write(lost, aside / retire.FILE)
         aside.rename(target)
 
 

@@ -7,13 +7,14 @@ hidden). Beside it lies `<name>.pinned`: the exact text, where it came from, and
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Set
 from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 from airflow.sdk import DAG
 
-from mlpacker_airflow import builder, secrets
+from mlpacker_airflow import builder, pools, secrets
 from mlpacker_airflow.folder import Entry
 from packer_lib import __version__, padl
 from packer_lib.errors import PadlInvalid, Problem, printable
@@ -29,6 +30,7 @@ class Pinned(msgspec.Struct, frozen=True):
     """A PADL file as it was when the bundle took it.
 
     `path` is where it is: relative model paths start there. `changed` is since when it has this text, in seconds.
+    `pools` are those of its machines that exist in Airflow.
     """
 
     name: str
@@ -38,29 +40,32 @@ class Pinned(msgspec.Struct, frozen=True):
     example: bool
     problems: tuple[Problem, ...]
     warnings: tuple[str, ...]
+    pools: tuple[str, ...] = ()
 
     @property
     def sha256(self) -> str:
         return hashlib.sha256(self.text.encode()).hexdigest()
 
 
-def pin(entry: Entry, former: Pinned | None = None) -> Pinned:
+def pin(entry: Entry, pools_there: Set[str] = frozenset(), former: Pinned | None = None) -> Pinned:
     """The same text as `former` has been there since then: touching a file does not change it."""
     found = entry.found
     changed = former.changed if former and former.text == entry.text else found.changed
-    return Pinned(found.name, str(found.path), entry.text, changed, found.example, entry.problems, entry.warnings)
+    ours = tuple(sorted(pools.of(entry.pipeline) & pools_there))
+    return Pinned(found.name, str(found.path), entry.text, changed, found.example, entry.problems, entry.warnings, ours)
 
 
 def dag_file(pinned: Pinned) -> str:
     """The text of the DAG file. All that comes from a PADL file is in comments, so that it cannot become code."""
     since = datetime.fromtimestamp(pinned.changed, UTC).isoformat(timespec="milliseconds")
     head = [f"Airflow DAG made by MLPacker {__version__} from {pinned.path}", f"sha256 {pinned.sha256} since {since}"]
+    head += [f"in the pools {', '.join(pinned.pools)}"] if pinned.pools else []
     problems = [str(problem) for problem in pinned.problems]
     text = "\n".join(problems) if problems else secrets.hide(pinned.text, pinned.path)
-    return "\n".join([*map(_comment, head), CODE, _comment(text), *map(_comment, pinned.warnings), ""])
+    return "\n".join([*map(comment, head), CODE, comment(text), *map(comment, pinned.warnings), ""])
 
 
-def _comment(text: str) -> str:
+def comment(text: str) -> str:
     """`splitlines` knows every character that ends a line for anybody; the rest that could mislead is escaped."""
     return "\n".join(f"# {printable(line)}".rstrip() for line in text.splitlines())
 
@@ -83,5 +88,7 @@ def dag_of(dag_path: str) -> DAG:
         pipeline = padl.read_text(pinned.text, pinned.path)
     except PadlInvalid as error:
         return builder.Broken(error.problems)
-    origin = builder.Origin(pinned.path, pinned.text, pinned.changed, pinned.example, pinned.warnings)
+    origin = builder.Origin(
+        pinned.path, pinned.text, pinned.changed, pinned.example, pinned.warnings, frozenset(pinned.pools)
+    )
     return builder.build(pipeline, origin)

@@ -32,7 +32,7 @@ def stream(name: str = "lines", password: str = "vagrant", containerized: bool =
             "props": {"path": "./code", "function": "handler"},
         }
 
-    machine = {"hostname": "10.0.0.1", "sshConfig": {"user": "vagrant", "pass": password}}
+    login = {"user": "vagrant", "pass": password}
     return {
         "version": "1.0",
         "id": name,
@@ -40,7 +40,7 @@ def stream(name: str = "lines", password: str = "vagrant", containerized: bool =
         "package-mode": "stream",
         "deploy-mode": "remote",
         "queues": {"in": queue("raw"), "between": queue("clean"), "out": queue("found")},
-        "infra": {"m1": machine, "m2": machine},
+        "infra": {f"m{n}": {"hostname": f"10.0.0.{n}", "sshConfig": login} for n in (1, 2)},
         "pipeline": {"clean": step("in", "between", "m1"), "find": step("between", "out", "m2")},
     }
 

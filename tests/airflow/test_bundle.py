@@ -14,7 +14,7 @@ import pytest
 from airflow.dag_processing.dagbag import BundleDagBag
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mlpacker_airflow import folder
+from mlpacker_airflow import folder, retire
 from mlpacker_airflow.bundle import PadlDagBundle
 from mlpacker_airflow.pinned import Pinned, dag_file
 
@@ -45,7 +45,8 @@ def put(place: Path, content: str | dict[str, Any]) -> Path:
 
 
 def names(bundle: PadlDagBundle) -> list[str]:
-    return sorted(path.relative_to(bundle.path).as_posix() for path in bundle.path.rglob("*.py"))
+    found = (path.relative_to(bundle.path).as_posix() for path in bundle.path.rglob("*.py"))
+    return sorted(name for name in found if name != retire.FILE)
 
 
 def bag(bundle: PadlDagBundle) -> BundleDagBag:
