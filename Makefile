@@ -3,9 +3,9 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 UV_VERSION := 0.13.8
 UV := $(or $(shell command -v uv),.tools/bin/uv)
-UNIT := not broker and not native and not airflow and not slow
+UNIT := not broker and not native and not airflow and not lab and not slow
 
-.PHONY: help demo test check lint lock bench clean
+.PHONY: help demo test check lint lock lab lab-down modes faults bench clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -16,6 +16,18 @@ demo: .venv/demo ## the three case studies, live on this machine's own metrics (
 test: .venv/ready prerequisites ## every test; as root on Debian it installs mosquitto and fetches Kafka first (ARGS=… for pytest)
 	@$(UV) run --frozen --no-sync pytest $(ARGS)
 	@echo "All passed. Next: 'make demo' shows it live, 'make bench' measures it."
+
+lab: .venv/ready ## engine, registry, SSH machines and brokers for the tests that need them (as root on Debian it installs them)
+	@$(UV) run --frozen --no-sync python -m tests.lab up
+
+lab-down: ## stops what 'make lab' started; images and caches stay
+	@$(UV) run --frozen --no-sync python -m tests.lab down
+
+modes: lab ## the sixteen modes through Airflow on the lab's machines; ends with '16 of 16 modes'
+	@$(UV) run --frozen --no-sync python -m tests.modes $(ARGS)
+
+faults: lab ## every fault of the release under a steady 50 requests/s, into docs/faults.md
+	@$(UV) run --frozen --no-sync python -m tests.faults $(ARGS)
 
 check: lint ## format, lint, types and unit tests, in under three minutes
 	@$(UV) run --frozen --no-sync pytest -q -m "$(UNIT)" $(ARGS)

@@ -1,13 +1,34 @@
-"""Brokers for the whole session, started on first use; a test that stops one starts its own (tests.lab.brokers)."""
+"""Brokers for the whole session, started on first use; a test that stops one starts its own (tests.lab.brokers).
+
+Tests marked `lab` need what `make lab` starts: without it they are skipped on a laptop, with one closing line that says
+how many and what adds them, and fail in CI.
+"""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 
 import pytest
 
-from tests.lab import brokers
+from tests.lab import brokers, lab
 from tests.support import missing, require
+
+LAB_UP = functools.cache(lab.is_up)
+LAB = "the lab of engine, registry and SSH machines"
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("lab") and not LAB_UP():
+        missing(LAB, "make lab")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """How many were skipped for the lab, as the last thing on the screen."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    count = sum(isinstance(one.longrepr, tuple) and LAB in one.longrepr[2] for one in skipped)
+    if count:
+        terminalreporter.write_line(f"{count} tests were skipped for {LAB}: 'make lab' adds it (as root on Debian).")
 
 
 @pytest.fixture(scope="session")

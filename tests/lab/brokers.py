@@ -177,21 +177,25 @@ def _free_port() -> int:
         return port
 
 
-def _answers(port: int) -> bool:
-    with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+def _answers(port: int, host: str = "127.0.0.1") -> bool:
+    with suppress(OSError), socket.create_connection((host, port), 1):
         return True
     return False
 
 
 def _serves_kafka(port: int) -> bool:
+    return serves_kafka("127.0.0.1", port)
+
+
+def serves_kafka(host: str, port: int) -> bool:
     """Its port opens before it can serve: ask for the topics."""
     from confluent_kafka import KafkaException
     from confluent_kafka.admin import AdminClient
 
-    if not _answers(port):
+    if not _answers(port, host):
         return False
     try:
-        AdminClient({"bootstrap.servers": f"127.0.0.1:{port}", "log_level": 0}).list_topics(timeout=2)
+        AdminClient({"bootstrap.servers": f"{host}:{port}", "log_level": 0}).list_topics(timeout=2)
     except KafkaException:
         return False
     return True
