@@ -22,6 +22,16 @@ from packer_lib.runtime.manifest import Manifest, QueueSpec, StepSpec
 
 # what the schema lets through, looked at once more: a plan may have travelled
 FOLDER_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+# what installs the requirements inside images: uv's wheels for x86_64 and aarch64 (glibc, musl), as in our own uv.lock
+UV = {
+    "version": "0.13.8",
+    "hashes": (
+        "sha256:0b3e8b1a4f5e405e31e2ff33de8af4744831e9f7338539671efbd8c3c94e791d",
+        "sha256:5337c30bb893b4f9ce0ceb921ba2da0d13f649da644f40ad3bef84083bef0203",
+        "sha256:e18a57b8b352eb7c8feb317b9f6f533c8f0ad9673fd6cf34bbe3cf1a9f6a8984",
+        "sha256:29451c60f5e8b07403e0a175d5229efc36b0289b34143ff4aaa499a5dd52553a",
+    ),
+}
 ENTRY: dict[PackageMode, str] = {"stream": "main.py", "api": "service.py"}
 TEMPLATES = Environment(  # noqa: S701 - the templates make Python and Dockerfiles, no HTML
     loader=FileSystemLoader(Path(__file__).parent.parent / "templates"),
@@ -37,7 +47,7 @@ def texts(mode: PackageMode, kinds: frozenset[str]) -> dict[str, str]:
     dockerfile = TEMPLATES.get_template("Dockerfile.j2")
     return {
         entry: TEMPLATES.get_template(f"{entry}.j2").render(),
-        "Dockerfile": dockerfile.render(entry=entry, code="code" in kinds, models="model" in kinds),
+        "Dockerfile": dockerfile.render(entry=entry, code="code" in kinds, models="model" in kinds, uv=UV),
     }
 
 
