@@ -23,12 +23,13 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         missing(LAB, "make lab")
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+def pytest_unconfigure(config: pytest.Config) -> None:
     """How many were skipped for the lab, as the last thing on the screen."""
-    skipped = terminalreporter.stats.get("skipped", [])
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    skipped = reporter.stats.get("skipped", []) if reporter else []
     count = sum(isinstance(one.longrepr, tuple) and LAB in one.longrepr[2] for one in skipped)
     if count:
-        terminalreporter.write_line(f"{count} tests were skipped for {LAB}: 'make lab' adds it (as root on Debian).")
+        print(f"{count} skipped for {LAB}: 'make lab' adds it (as root on Debian it installs an engine).")
 
 
 @pytest.fixture(scope="session")
