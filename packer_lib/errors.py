@@ -34,7 +34,7 @@ class Problem:
         place = f"{self.file}:{self.line}:{self.column}: " + ("warning: " if self.level == "warning" else "")
         path = f"{self.path}: " if self.path else ""
         hint = f" ({self.hint})" if self.hint else ""
-        return printable(f"{place}{path}{self.message}{hint}")
+        return printable(f"{place}{path}{self.message}{hint}".replace("\n", "\\n"))  # a problem is one line
 
 
 def printable(text: str) -> str:
