@@ -34,6 +34,7 @@ App = Callable[[Message, Receive, Send], Awaitable[None]]
 BODY_SECONDS = 30.0
 ROUTES = "POST /predict, GET /livez, /readyz, /metrics, /info"
 POLICY = b"default-src 'self' data:; style-src 'self' 'unsafe-inline'"
+CLOSE = (b"connection", b"close")
 UNREAD = frozenset({408, 413, 415})
 USAGE = 'expected {"data": [instance, …]}'
 INDENT = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
@@ -41,6 +42,17 @@ INDENT = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
 _encode = formats.find("json").encode
 _taken = metrics.MESSAGES_IN.labels("http")
 _answered = metrics.MESSAGES_OUT.labels("http")
+
+
+Headers = list[tuple[bytes, bytes]]
+RELEASE = b"mlpacker-release"  # the name of the header; messages of streams carry it under the same
+
+
+@dataclass(slots=True)
+class Leaving:
+    """Whether this process no longer takes anything new: each answer is then the last one of its connection."""
+
+    now: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +73,17 @@ class Refused(Exception):
 class Front:
     """Around `app`: the outermost app under `python service.py`, a middleware under `bentoml serve`.
 
-    `info` is what `/info` says, `max_body` the largest body in bytes.
+    `info` is what `/info` says, `max_body` the largest body in bytes. Every answer names the release that gave it.
     """
 
-    def __init__(self, app: App, worker: Worker, info: dict[str, Any], max_body: int) -> None:
+    def __init__(
+        self, app: App, worker: Worker, info: dict[str, Any], max_body: int, leaving: Leaving | None = None
+    ) -> None:
         self._app = app
         self._worker = worker
         self._max_body = max_body
+        self._leaving = leaving or Leaving()
+        self._headers = release_header(str(info["release"]))
         self._probes: dict[str, Callable[[], Answer]] = {
             "/livez": lambda: _show(200, {"live": True}),
             "/readyz": self._ready,
@@ -88,9 +104,13 @@ class Front:
         except Refused as refused:
             answer = _error(refused.status, str(refused))
         if answer is None:
-            await self._app(scope, receive, guarded(send))
+            await self._app(scope, receive, guarded(send, self._every))
         else:
-            await respond(send, answer)
+            await respond(send, answer, self._every())
+
+    def _every(self) -> Headers:
+        """What every answer says."""
+        return [*self._headers, CLOSE] if self._leaving.now else self._headers
 
     async def _answer(self, scope: Message, receive: Receive) -> Answer | None:
         """None: the route is not one of ours."""
@@ -213,9 +233,9 @@ async def read_body(receive: Receive, limit: int) -> bytes:
     return b"".join(parts)
 
 
-def guarded(send: Send) -> Send:
-    """For answers of the app behind: errors as ours are, and pages that load nothing from elsewhere (BentoML's would
-    load a tracker)."""
+def guarded(send: Send, every: Callable[[], Headers]) -> Send:
+    """For answers of the app behind: with the headers of `every`, errors as ours are, and pages that load nothing from
+    elsewhere (BentoML's would load a tracker)."""
     replaced = False
 
     async def pass_on(message: Message) -> None:
@@ -223,23 +243,27 @@ def guarded(send: Send) -> Send:
         if message["type"] == "http.response.start":
             replaced = message["status"] >= 400
             if replaced:
-                await respond(
-                    send, _error(message["status"], f"not one of {ROUTES}, and not in the documentation at /")
-                )
+                text = f"not one of {ROUTES}, and not in the documentation at /"
+                await respond(send, _error(message["status"], text), every())
                 return
-            message = {**message, "headers": [*message["headers"], (b"content-security-policy", POLICY)]}
+            added = [(b"content-security-policy", POLICY), *every()]
+            message = {**message, "headers": [*message["headers"], *added]}
         if not replaced:
             await send(message)
 
     return pass_on
 
 
-async def respond(send: Send, answer: Answer) -> None:
-    headers = [(b"content-type", answer.kind), (b"content-length", str(len(answer.body)).encode())]
-    if answer.status in UNREAD:  # the rest of the body is not worth waiting for
-        headers.append((b"connection", b"close"))
+async def respond(send: Send, answer: Answer, every: Headers) -> None:
+    headers = [(b"content-type", answer.kind), (b"content-length", str(len(answer.body)).encode()), *every]
+    if answer.status in UNREAD and CLOSE not in headers:  # the rest of the body is not worth waiting for
+        headers.append(CLOSE)
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
     await send({"type": "http.response.body", "body": answer.body})
+
+
+def release_header(release: str) -> Headers:
+    return [(RELEASE, release.encode())] if release and release.isascii() and release.isprintable() else []
 
 
 def _too_large(limit: int) -> Refused:

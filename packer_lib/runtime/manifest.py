@@ -98,12 +98,16 @@ _TUPLES = {"inputs", "outputs", "links", "steps"}
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the machine tells the unit: `MLPACKER_HOST`, `MLPACKER_PORT` … (port 0: any free one)."""
+    """What the machine tells the unit: `MLPACKER_HOST`, `MLPACKER_PORT` … (port 0: any free one).
+
+    `door` is the folder of the unit's door, see door.py; host and port are private then.
+    """
 
     host: str = "127.0.0.1"
     port: int = 8080
     log_level: str = "INFO"
     release: str = ""
+    door: str = ""
     max_body_mib: int = 32
 
 

@@ -1,4 +1,4 @@
-"""A unit behind REST: what the generated `service.py`, a BentoML service, stands on. Imports uvicorn.
+"""A unit behind REST: what the generated `service.py`, a BentoML service, stands on.
 
     python service.py ──▶ Front ─▶ BentoML's app, built when somebody first asks for a route that only it has
     bentoml serve     ──▶ BentoML's app ─▶ Front, as a middleware of it
@@ -21,11 +21,10 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
-import uvicorn
-
 from . import chain, logs
 from . import manifest as manifests
-from .front import App, Front, Message, Receive, Send, final
+from .front import App, Front, Leaving, Message, Receive, Send, final
+from .serving import Doorway, Server
 from .worker import Worker
 
 __all__ = ["Front", "Unit", "unit_in"]
@@ -40,7 +39,6 @@ OPTIONS: dict[str, Any] = {
     "logging": {"access": {"enabled": False}},
     "traffic": {"timeout": 24 * 3600},
 }
-GRACE_SECONDS = 20
 
 
 class Unit:
@@ -50,7 +48,7 @@ class Unit:
         self._folder = folder
         self._manifest = manifests.load(folder)
         self._settings = manifests.settings()
-        self._server: uvicorn.Server | None = None
+        self._server: Server | None = None
         self._failed = False
         self._worker = Worker(self._manifest, folder, self._fail)
         info = manifests.describe(self._manifest, self._settings, datetime.now(UTC))
@@ -90,25 +88,22 @@ class Unit:
         return 1 if self._failed else 0
 
     def _serve(self, listening: socket.socket) -> None:
-        self._server = uvicorn.Server(
-            uvicorn.Config(
-                Front(Behind(self._folder / "service.py"), **self.front),
-                loop="uvloop",
-                http="httptools",
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                proxy_headers=False,
-                server_header=False,
-                timeout_graceful_shutdown=GRACE_SECONDS,
-            )
-        )
+        leaving = Leaving()
+        front = Front(Behind(self._folder / "service.py"), **self.front, leaving=leaving)
+        port = listening.getsockname()[1]
+        self._server = Server(front, listening, leaving, self._doorway(port, leaving))
         for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises the signal again when it is done
             signal.signal(number, lambda _number, _frame: self._leave())
         log.info("listening on http://%s:%d/predict", *listening.getsockname()[:2])
         self.start()
-        self._server.run(sockets=[listening])
+        self._server.serve_until_told()
         self.stop()
+
+    def _doorway(self, port: int, leaving: Leaving) -> Doorway | None:
+        settings = self._settings
+        if not settings.door:
+            return None
+        return Doorway(settings.door, settings.release, port, lambda: self._worker.reason, leaving)
 
     def _leave(self) -> None:
         if self._server is not None:
