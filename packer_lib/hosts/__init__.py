@@ -1,4 +1,4 @@
-"""A machine is four calls: run a command, pour a stream into one, put a file there, close. Standard library only.
+"""A machine is four calls: run a command, pour a stream into one, put a file there, close.
 
 Paths given to a host are strings of *that* machine. `local.LocalHost` is this machine, `ssh.SshHost` one that is
 reached by SSH, `fleet.Fleet` all machines of a plan; `recording.RecordingHost` writes down what would be done, for
@@ -11,6 +11,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+
+from packer_lib.errors import DeployFailed
+
+
+class Unreachable(DeployFailed):
+    """No connection to a machine, or it was cut while something was asked of it: that may have been done or not."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import shutil
 import signal
@@ -126,7 +125,7 @@ def _finish(process: subprocess.Popen[bytes], given: bytes | None, timeout: floa
 
 
 def _text(said: bytes) -> str:
-    return io.TextIOWrapper(io.BytesIO(said), encoding="utf-8", errors="replace").read()
+    return said.decode("utf-8", "replace")
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:
