@@ -25,6 +25,7 @@ ALLOWED: dict[str, set[str]] = {
     "secrets": {"padl"},
     "bundle": {"padl", "plan", "artefacts", "commands", "runtime"},
     "build": {"bundle", "hosts", "commands"},
+    "images": {"plan", "bundle", "build", "hosts", "commands"},
     "release": {"padl", "plan", "artefacts", "bundle", "build", "hosts", "commands", "status"},
     "status": {"hosts", "commands", "release"},
     "standalone": set(),
