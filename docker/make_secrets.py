@@ -59,9 +59,9 @@ class Folder:
 
 def main() -> int:
     password = _passwords()
-    folders = (_airflow(password), _api(), _postgres(password), _redis(password), _mqtt(password), _registry(password))
-    for folder in folders:
-        folder.close()
+    makers = (_worker, _database, _api, _postgres, _redis, _mqtt, _registry)
+    for make in makers:
+        make(password).close()
     for name, owner in DATA.items():
         os.chown(VOLUMES / name, *owner)
     return 0
@@ -76,21 +76,28 @@ def _passwords() -> dict[str, str]:
     return made
 
 
-def _airflow(password: dict[str, str]) -> Folder:
-    folder = Folder("airflow", AIRFLOW)
-    database = f"postgresql://airflow:{password['postgres']}@postgres/airflow"
-    folder.keep("fernet_key", base64.urlsafe_b64encode(secrets.token_bytes(32)).decode())
+def _worker(password: dict[str, str]) -> Folder:
+    """What each of Airflow's services has, and all that the worker has, where the code of a PADL file's author runs."""
+    folder = Folder("worker", AIRFLOW)
+    queue = f"redis://:{password['redis']}@redis:6379"
+    folder.keep("broker_url", f"{queue}/0")
+    folder.keep("result_backend", f"{queue}/1")
     folder.keep("api_secret_key", secrets.token_urlsafe(48))
-    folder.keep("sql_alchemy_conn", database.replace("postgresql:", "postgresql+psycopg2:", 1))
-    folder.keep("result_backend", f"db+{database}")
-    folder.keep("broker_url", f"redis://:{password['redis']}@redis:6379/0")
     folder.keep("mqtt_password", password["mqtt"])
     folder.keep("registry_password", password["registry"])
     return folder
 
 
-def _api() -> Folder:
-    """What makes an administrator: for the api-server and the scheduler, and for no worker."""
+def _database(password: dict[str, str]) -> Folder:
+    """The database and the key of the connections in it: for all of Airflow's services but the worker."""
+    folder = Folder("database", AIRFLOW)
+    folder.keep("sql_alchemy_conn", f"postgresql+psycopg2://airflow:{password['postgres']}@postgres/airflow")
+    folder.keep("fernet_key", base64.urlsafe_b64encode(secrets.token_bytes(32)).decode())
+    return folder
+
+
+def _api(_: dict[str, str]) -> Folder:
+    """What makes an administrator: for the api-server, and for the scheduler, which signs the tokens of tasks."""
     folder = Folder("api", AIRFLOW)
     folder.keep("jwt_secret", secrets.token_urlsafe(64))
     folder.keep("passwords.json", json.dumps({"admin": secrets.token_urlsafe(15)}))
