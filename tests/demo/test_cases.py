@@ -50,7 +50,7 @@ def test_dropped_files_deploy_at_once_and_examples_never(dropped: list[Path]) ->
 def test_dropped_files_and_examples_live_side_by_side(dropped: list[Path]) -> None:
     everything = [padl.read(file) for file in (*dropped, *sorted(EXAMPLES.glob("*.yaml")))]
     assert padl.check_set(everything) == []
-    assert len({pipeline.id for pipeline in everything}) == len(everything) == 7
+    assert len({pipeline.id for pipeline in everything}) == len(everything) == 9
 
 
 def test_dropped_queues_are_on_the_brokers_of_the_demo_under_topics_of_its_own(dropped: list[Path]) -> None:
