@@ -35,7 +35,7 @@ class Build:
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """`publish` is (address, port) on the machine, `hosts` names with their addresses; `volume` is the door's folder.
+    """`publish` are (address, port, port inside), `hosts` names with their addresses; `volume` is the door's folder.
 
     `env` says that `NAME=value` lines come on the client's standard input: values are in no argv, and no name of theirs
     is one in the client's own environment, where `LD_PRELOAD` or `DOCKER_HOST` would do something.
@@ -46,7 +46,7 @@ class Container:
     labels: Mapping[str, str]
     env: bool = False
     volume: str = ""
-    publish: tuple[str, int] | None = None
+    publish: tuple[tuple[str, int, int], ...] = ()
     hosts: tuple[tuple[str, str], ...] = ()
     memory: str = ""
     cpus: float = 0.0
@@ -77,7 +77,8 @@ def _each(option: str, values: Iterable[str]) -> Argv:
 def create(docker: str, what: Container, network: str) -> Argv:
     """A container that runs until it is stopped, over crashes and restarts of the machine."""
     return (
-        *(docker, "create", "--name", what.name, "--restart", "unless-stopped", "--network", network),
+        *(docker, "create", "--pull", "never", "--name", what.name),
+        *("--restart", "unless-stopped", "--network", network),
         *("--add-host", f"{GATEWAY}:host-gateway"),
         *_each("--add-host", (f"{name}:{address}" for name, address in what.hosts)),
         *_options(what),
@@ -86,12 +87,10 @@ def create(docker: str, what: Container, network: str) -> Argv:
 
 def check(docker: str, what: Container) -> Argv:
     """A container without a network that ends by itself."""
-    return (docker, "run", "--rm", "--name", what.name, "--network", "none", *_options(what))
+    return (docker, "run", "--rm", "--pull", "never", "--name", what.name, "--network", "none", *_options(what))
 
 
 def _options(what: Container) -> Argv:
-    address, port = what.publish or ("", 0)
-    host = f"[{address}]" if ":" in address else address
     return (
         *PROFILE,
         *(("--memory", what.memory, "--memory-swap", what.memory) if what.memory else ()),
@@ -99,12 +98,16 @@ def _options(what: Container) -> Argv:
         *_each("--label", (f"{key}={value}" for key, value in sorted(what.labels.items()))),
         *(("--env-file", "/dev/stdin") if what.env else ()),
         *(("--mount", f"type=volume,source={what.volume},target=/run/mlpacker") if what.volume else ()),
-        *(("--publish", f"{host}:{port}:8080") if port else ()),
+        *_each("--publish", (_published(*place) for place in what.publish)),
         *(() if what.healthcheck else ("--no-healthcheck",)),
         *(("--entrypoint", what.entrypoint) if what.entrypoint else ()),
         what.image,
         *what.command,
     )
+
+
+def _published(address: str, port: int, inside: int) -> str:
+    return f"{f'[{address}]' if ':' in address else address}:{port}:{inside}"
 
 
 def start(docker: str, name: str) -> Argv:
@@ -132,8 +135,13 @@ def execute(docker: str, name: str, argv: Sequence[str]) -> Argv:
     return (docker, "exec", name, *argv)
 
 
-def logs(docker: str, name: str, lines: int, follow: bool = False) -> Argv:
-    return (docker, "logs", "--tail", str(lines), *(("--follow",) if follow else ()), name)
+def logs(docker: str, name: str, lines: int) -> Argv:
+    """With the time of each line before it: what went to stdout and what to stderr comes apart otherwise."""
+    return (docker, "logs", "--timestamps", "--tail", str(lines), name)
+
+
+def follow(docker: str, name: str, lines: int) -> Argv:
+    return (docker, "logs", "--follow", "--tail", str(lines), name)
 
 
 def inspect_image(docker: str, *references: str) -> Argv:
@@ -186,12 +194,18 @@ def remove_volume(docker: str, name: str) -> Argv:
     return (docker, "volume", "rm", name)
 
 
-def inspect_network(docker: str, name: str) -> Argv:
-    return (docker, "network", "inspect", "--format", "{{.Driver}}", name)
+MTU = "com.docker.network.driver.mtu"
 
 
-def make_network(docker: str, name: str) -> Argv:
-    return (docker, "network", "create", "--driver", "bridge", "--label", "io.mlpacker.kind=network", name)
+def network_mtu(docker: str, name: str) -> Argv:
+    """Says the MTU that the network was made with, an empty line for the usual one; fails when there is none."""
+    return (docker, "network", "inspect", "--format", f'{{{{with index .Options "{MTU}"}}}}{{{{.}}}}{{{{end}}}}', name)
+
+
+def make_network(docker: str, name: str, mtu: str) -> Argv:
+    """An engine's own networks do not take over the MTU that it was given for the default one."""
+    option = ("--opt", f"{MTU}={mtu}") if mtu else ()
+    return (docker, "network", "create", "--driver", "bridge", *option, "--label", "io.mlpacker.kind=network", name)
 
 
 def remove_network(docker: str, name: str) -> Argv:

@@ -25,8 +25,8 @@ DOOR = "door"  # no release id looks like this: they are twelve hexadecimal digi
 class Launch:
     """What a release is started with; kept beside its record (0600, `env` may hold secrets), for its way back.
 
-    `argv` and `cwd` are native only. `memory` ("512m") and `cpus` are limits (empty, 0: none), `names` the hosts
-    that the unit's queues and links use. The last three are for containers.
+    `argv` and `cwd` are native only. The others are for containers: `memory` ("512m") and `cpus` are limits (empty, 0:
+    none), `names` the hosts that the unit's queues and links use, `ports` those that it listens on for queues.
     """
 
     argv: tuple[str, ...] = ()
@@ -35,6 +35,7 @@ class Launch:
     memory: str = ""
     cpus: float = 0.0
     names: tuple[str, ...] = ()
+    ports: tuple[int, ...] = ()
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=2, ensure_ascii=False)
@@ -42,7 +43,14 @@ class Launch:
 
 def parse_launch(text: str) -> Launch:
     data: dict[str, Any] = json.loads(text)
-    return Launch(**{**data, "argv": tuple(data["argv"]), "names": tuple(data.get("names", ()))})
+    return Launch(
+        **{
+            **data,
+            "argv": tuple(data["argv"]),
+            "names": tuple(data.get("names", ())),
+            "ports": tuple(data.get("ports", ())),
+        }
+    )
 
 
 class Form(Protocol):

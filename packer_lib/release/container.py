@@ -1,0 +1,293 @@
+"""A unit as a container: one for each of its releases that runs, and one for its door, on the machine's own engine.
+
+    mlpacker.<pipeline>.<unit>.<release id>     mlpacker.<pipeline>.<unit>.door
+
+The door's container publishes the unit's port and shares the volume `mlpacker.<pipeline>.<unit>` with the releases, who
+get the listening socket through it. A unit without a door publishes its probe port itself. The engine is asked, not
+remembered: labels say what a container is.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from packer_lib import commands, images
+from packer_lib.errors import DeployFailed
+from packer_lib.hosts import Host, Result
+from packer_lib.hosts.layout import Layout
+from packer_lib.images import failures, names, words
+from packer_lib.images.client import docker, env_lines, inspected
+from packer_lib.images.remove import sweep
+from packer_lib.release.forms import Launch, parse_launch
+from packer_lib.release.model import Release
+from packer_lib.release.state import State
+
+WORDS = {"created": "STOPPED", "running": "RUNNING", "paused": "STOPPED", "restarting": "BACKOFF"}
+WORDS |= {"removing": "STOPPING", "exited": "EXITED", "dead": "FATAL"}
+SETTLED_AFTER = 10.0  # seconds that a container has to live after a restart to count as running
+CREATE_WITHIN = 120.0
+OPEN_WITHIN, SWITCH_WITHIN = 10.0, 20.0
+PYTHON = "/app/.venv/bin/python"
+DOOR_PROGRAM = ("-I", "-S", "/app/mlpacker_runtime/door.py")
+ALL = "0.0.0.0"  # noqa: S104  inside a container
+
+
+class Container:
+    """`forms.Form`, by the docker client of the machine."""
+
+    def create(self, host: Host, release: Release, launch: Launch) -> None:
+        name = names.container(release.pipeline, release.unit, release.id)
+        if _inspect(host, name) is not None:
+            return
+        _make_network(host)
+        own = {"MLPACKER_HOST": ALL, "MLPACKER_PORT": str(names.PORT), "MLPACKER_RELEASE": release.id}
+        own |= {"MLPACKER_DOOR": names.DOOR_FOLDER} if release.has_door else {}
+        what = words.Container(
+            name,
+            release.image,
+            {**_labels(release, "unit"), names.RELEASE: release.id, names.RUN: release.run},
+            env=True,
+            volume=_make_volume(host, release) if release.has_door else "",
+            publish=tuple(_published(release, launch)),
+            hosts=_hosts(host, launch.names),
+            memory=launch.memory,
+            cpus=launch.cpus,
+        )
+        _create(host, what, {**launch.env, **own})
+
+    def start(self, host: Host, release: Release) -> None:
+        """Created again from what is kept of it when somebody removed it."""
+        name = names.container(release.pipeline, release.unit, release.id)
+        found = _inspect(host, name)
+        if found is None:
+            kept = f"{Layout(host.home).history(release.pipeline, release.unit, release.id)}/launch.json"
+            self.create(host, release, parse_launch(_must(host, commands.read(kept), f"{name} cannot be made").out))
+        _make_network(host)
+        if release.has_door and "error" in self.door(host, release, "status"):
+            self._open(host, release)
+        if found is None or not found["State"]["Running"]:
+            _start(host, name, release)
+
+    def stop(self, host: Host, pipeline: str, unit: str, release_id: str) -> None:
+        name = names.container(pipeline, unit, release_id)
+        if _inspect(host, name) is None:
+            return
+        docker(host, words.stop(host.docker, name), timeout=words.STOP_WITHIN + CREATE_WITHIN)
+        _remove(host, name)
+        docker(host, words.remove_volume(host.docker, names.volume(pipeline, unit)))
+
+    def state(self, host: Host, pipeline: str, unit: str, release_id: str) -> State:
+        found = _inspect(host, names.container(pipeline, unit, release_id))
+        return State("UNKNOWN") if found is None else _state(host, found)
+
+    def started(self, host: Host, pipeline: str, unit: str) -> tuple[str, ...]:
+        return tuple(_releases(host, pipeline, unit))
+
+    def units(self, host: Host, pipeline: str) -> tuple[str, ...]:
+        found = _listed(host, {names.PIPELINE: pipeline})
+        return tuple(dict.fromkeys(unit for kind, unit, _ in found if kind in ("unit", "door")))
+
+    def private(self, host: Host, release: Release) -> str:
+        """A container's own address on the machine's network, which only that machine reaches."""
+        if not release.has_door:
+            return release.local
+        found = _inspect(host, names.container(release.pipeline, release.unit, release.id)) or {}
+        networks = found.get("NetworkSettings", {}).get("Networks", {})
+        address = networks.get(names.NETWORK, {}).get("IPAddress", "")
+        return f"http://{address}:{names.PORT}" if address else ""
+
+    def door(self, host: Host, release: Release, *asked: str) -> dict[str, Any]:
+        if asked[0] == "switch":
+            self._open(host, release)
+            asked = (*asked, f"{SWITCH_WITHIN:g}")
+        name = names.door(release.pipeline, release.unit)
+        argv = (PYTHON, *DOOR_PROGRAM, "ask", names.DOOR_FOLDER, *asked)
+        said = docker(host, words.execute(host.docker, name, argv), timeout=SWITCH_WITHIN + CREATE_WITHIN)
+        try:
+            answer: dict[str, Any] = json.loads(said.out)
+        except ValueError:
+            return {"error": said.tail(3) or "no answer"}
+        return answer
+
+    def close_door(self, host: Host, pipeline: str, unit: str) -> None:
+        _remove(host, names.door(pipeline, unit))
+        docker(host, words.remove_volume(host.docker, names.volume(pipeline, unit)))
+        sweep(host, pipeline, unit)
+
+    def log(self, host: Host, pipeline: str, unit: str, lines: int) -> str:
+        newest = next(_releases(host, pipeline, unit), "")
+        if not newest:
+            return ""
+        said = docker(host, words.logs(host.docker, names.container(pipeline, unit, newest), lines))
+        timed = sorted([*said.out.splitlines(), *said.err.splitlines()])
+        return "".join(f"{line.partition(' ')[2]}\n" for line in timed[-lines:])
+
+    def follow(self, host: Host, pipeline: str, unit: str, lines: int) -> Sequence[str]:
+        newest = next(_releases(host, pipeline, unit), "")
+        return words.follow(host.docker, names.container(pipeline, unit, newest), lines)
+
+    def discard(self, host: Host, release: Release) -> None:
+        images.remove(host, release.image)
+        sweep(host, release.pipeline, release.unit)
+
+    def tidy(self, host: Host) -> None:
+        if not docker(host, words.containers(host.docker, {names.KIND: ""}, "{{.Names}}")).out.strip():
+            docker(host, words.remove_network(host.docker, names.NETWORK))
+
+    def _open(self, host: Host, release: Release) -> None:
+        """A door on the release's own port; one that is there on another, or ended, is made again on this."""
+        name = names.door(release.pipeline, release.unit)
+        found = _inspect(host, name)
+        if found is not None and found["State"]["Running"] and _has_port(found, release):
+            return
+        _remove(host, name)
+        _make_network(host)
+        what = words.Container(
+            name,
+            release.image,
+            _labels(release, "door"),
+            volume=_make_volume(host, release),
+            publish=((release.host, release.port, names.PORT),),
+            entrypoint=PYTHON,
+            command=(*DOOR_PROGRAM, "hold", names.DOOR_FOLDER, ALL, str(names.PORT)),
+            healthcheck=False,
+        )
+        _create(host, what, {})
+        _start(host, name, release)
+        answer = self.door(host, release, "status", f"{OPEN_WITHIN:g}")
+        if "error" in answer:
+            said = docker(host, words.logs(host.docker, name, 5)).tail(5)
+            raise DeployFailed(f"{name} on {host.name}: {answer['error']}\n{said}".rstrip())
+
+
+def _labels(release: Release, kind: str) -> dict[str, str]:
+    return {names.KIND: kind, names.PIPELINE: release.pipeline, names.UNIT: release.unit, names.BUNDLE: release.bundle}
+
+
+def _published(release: Release, launch: Launch) -> Iterator[tuple[str, int, int]]:
+    """Without a door, the probe port; and the ports that the unit listens on for queues, for others on other machines."""
+    if not release.has_door:
+        yield (release.host, release.port, names.PORT)
+    for port in launch.ports:
+        yield (release.host if release.machine is None else ALL, port, port)
+
+
+def _hosts(host: Host, wanted: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """The addresses of `wanted` by the machine's own /etc/hosts, which containers do not see."""
+    return hosts_in(host.run(commands.read("/etc/hosts")).out, wanted) if wanted else ()
+
+
+def hosts_in(text: str, wanted: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """(name, address) of those that are in there; the machine's own loopback is its gateway for a container."""
+    known: dict[str, str] = {}
+    for line in text.splitlines():
+        address, *called = line.partition("#")[0].split() or [""]
+        for name in called:
+            known.setdefault(name, "host-gateway" if address.startswith("127.") or address == "::1" else address)
+    return tuple((name, known[name]) for name in dict.fromkeys(wanted) if name in known and name != "localhost")
+
+
+def _inspect(host: Host, name: str) -> dict[str, Any] | None:
+    """None when there is none; `DeployFailed` when the engine does not say."""
+    result = docker(host, words.inspect_container(host.docker, name))
+    if not result.ok and "No such container" not in result.err:
+        raise _failed(host, result, f"{name} cannot be asked for")
+    return inspected(result)
+
+
+def _listed(host: Host, labels: Mapping[str, str]) -> list[tuple[str, str, str]]:
+    """(kind, unit, release) of our containers, the newest first."""
+    template = "\t".join(f'{{{{.Label "{key}"}}}}' for key in (names.KIND, names.UNIT, names.RELEASE))
+    result = docker(host, words.containers(host.docker, {names.KIND: "", **labels}, template))
+    if not result.ok:
+        raise _failed(host, result, "its containers cannot be listed")
+    lines = (line.split("\t") for line in result.out.splitlines())
+    return [(kind, unit, release) for kind, unit, release in lines]
+
+
+def _releases(host: Host, pipeline: str, unit: str) -> Iterator[str]:
+    found = _listed(host, {names.PIPELINE: pipeline, names.UNIT: unit})
+    return (release for kind, _, release in found if kind == "unit")
+
+
+def _state(host: Host, found: Mapping[str, Any]) -> State:
+    """A container that runs again after a crash is one that may crash again, for a while."""
+    told, restarts = found["State"], found["RestartCount"]
+    word = WORDS.get(told["Status"], "UNKNOWN")
+    if word == "RUNNING" and restarts and _age(host, told["StartedAt"]) < SETTLED_AFTER:
+        word = "BACKOFF"
+    text = [f"exit code {told['ExitCode']}"] if word in ("EXITED", "FATAL", "BACKOFF") else []
+    text += ["out of memory"] if told["OOMKilled"] else []
+    text += [told["Error"]] if told["Error"] else []
+    text += [f"restarted {restarts} times"] if restarts else []
+    return State(word, told["Pid"], ", ".join(text), found["Id"])
+
+
+def _age(host: Host, since: str) -> float:
+    """Seconds, by that machine's clock; `since` as in `2026-01-31T12:34:56.123456789Z`."""
+    from datetime import datetime
+
+    return float(host.run(commands.now()).out or 0) - datetime.fromisoformat(f"{since[:19]}+00:00").timestamp()
+
+
+def _has_port(door: Mapping[str, Any], release: Release) -> bool:
+    bound = door["HostConfig"]["PortBindings"].get(f"{names.PORT}/tcp") or []
+    return [(place["HostIp"], place["HostPort"]) for place in bound] == [(release.host, str(release.port))]
+
+
+def _make_network(host: Host) -> None:
+    """One bridge for all our containers of a machine, on which they know each other by name."""
+    if docker(host, words.network_mtu(host.docker, names.NETWORK)).ok:
+        return
+    mtu = docker(host, words.network_mtu(host.docker, "bridge")).out.strip()
+    made = docker(host, words.make_network(host.docker, names.NETWORK, mtu))
+    if not made.ok and "already exists" not in made.err:
+        raise _failed(host, made, f"the network {names.NETWORK} cannot be made")
+
+
+def _make_volume(host: Host, release: Release) -> str:
+    name = names.volume(release.pipeline, release.unit)
+    labels = {names.PIPELINE: release.pipeline, names.UNIT: release.unit}
+    _must(host, words.make_volume(host.docker, name, labels), f"the volume {name} cannot be made")
+    return name
+
+
+def _create(host: Host, what: words.Container, env: Mapping[str, str]) -> None:
+    argv = words.create(host.docker, what, names.NETWORK)
+    made = docker(host, argv, input=env_lines(env), timeout=CREATE_WITHIN)
+    if not made.ok and "is already in use by container" not in made.err:
+        raise _failed(host, made, f"{what.name} cannot be made")
+
+
+def _start(host: Host, name: str, release: Release) -> None:
+    begun = docker(host, words.start(host.docker, name), timeout=CREATE_WITHIN)
+    if begun.ok:
+        return
+    _remove(host, name)  # it would keep the image and its name, and start by itself some day
+    if "already allocated" in begun.err or "already in use" in begun.err:
+        raise DeployFailed(
+            f"port {release.port} on {host.name} is taken: {failures.said(begun, 1)}",
+            "stop what has it (`ss -ltnp` there), or give the step another `port`",
+        )
+    raise _failed(host, begun, f"{name} cannot be started")
+
+
+def _remove(host: Host, name: str) -> None:
+    """Gone; fine when there is none."""
+    result = docker(host, words.remove_container(host.docker, name), timeout=CREATE_WITHIN)
+    if not result.ok and "No such container" not in result.err and "already in progress" not in result.err:
+        raise _failed(host, result, f"{name} cannot be removed")
+
+
+def _must(host: Host, argv: commands.Argv, what: str) -> Result:
+    result = docker(host, argv)
+    if not result.ok:
+        raise _failed(host, result, what)
+    return result
+
+
+def _failed(host: Host, result: Result, what: str) -> DeployFailed:
+    advice = failures.hint(result.out + result.err, failures.HINTS, machine=host.name, registry="the registry")
+    return DeployFailed(f"{host.name}: {what}: {failures.said(result)}", advice or "the lines above are its engine's")
