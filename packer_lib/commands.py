@@ -24,12 +24,52 @@ def names(folder: str) -> Argv:
     return ("ls", "-A", "--", folder)
 
 
+def lines_of(folder: str, name: str) -> Argv:
+    """Every line of every file `name` below the folder, after its path and a NUL byte."""
+    return ("grep", "-rsHZ", "--include", name, "-e", "", "--", folder)
+
+
+def files_with(folder: str, name: str, text: str) -> Argv:
+    """Files `name` below the folder that have `text` in them."""
+    return ("grep", "-rslF", "--include", name, "-e", text, "--", folder)
+
+
+def append(path: str) -> Argv:
+    """What comes on standard input."""
+    return ("tee", "-a", "--", path)
+
+
+def empty_folders(folder: str, ending: str) -> Argv:
+    """Folders directly in `folder` with that ending and nothing in them."""
+    return ("find", folder, "-mindepth", "1", "-maxdepth", "1", "-type", "d", "-name", f"*{ending}", "-empty")
+
+
+def remove_marks(folder: str, name: str) -> Argv:
+    """Empty folders of that name two levels below."""
+    return ("find", folder, "-mindepth", "2", "-maxdepth", "2", "-type", "d", "-name", name, "-empty", "-delete")
+
+
 def runnable(path: str) -> Argv:
     return ("test", "-x", path)
 
 
 def exists(path: str) -> Argv:
     return ("test", "-e", path)
+
+
+def link(target: str, path: str) -> Argv:
+    """Replaces a link that is there."""
+    return ("ln", "-sfn", "--", target, path)
+
+
+def leads_to(path: str) -> Argv:
+    """Says what a link holds; fails for what is none."""
+    return ("readlink", "--", path)
+
+
+def owner(path: str) -> Argv:
+    """Says kind, user number and mode of what is there, not of what it may lead to."""
+    return ("stat", "-c", "%F:%u:%a", "--", path)
 
 
 def copy(source: str, target: str) -> Argv:
@@ -98,6 +138,11 @@ def check_bundle(python: str, folder: str, entry: str) -> Argv:
 
 def toolbox(python: str, file: str, *words: str) -> Argv:
     """`-I -S`: nothing of the machine's own Python configuration, and a start of 15 ms."""
+    return (python, "-I", "-S", file, *words)
+
+
+def door(python: str, file: str, *words: str) -> Argv:
+    """packer_lib/runtime/door.py, put there as one file."""
     return (python, "-I", "-S", file, *words)
 
 

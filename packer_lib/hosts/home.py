@@ -12,9 +12,24 @@ from packer_lib.hosts.layout import Layout
 
 
 def prepare(host: Host, layout: Layout) -> None:
-    """Folders and toolbox as this version wants them; may be done again at any time."""
-    must(host, commands.make_folders(layout.home, *layout.folders()))
+    """Folders and toolbox as this version wants them; may be done again at any time.
+
+    `DeployFailed` when another machine's home is not a folder of ours alone: someone may have been there first.
+    """
+    must(host, commands.make_folders(layout.home))
+    if host.machine is not None:
+        _refuse_what_is_not_ours(host, layout.home)
+    must(host, commands.make_folders(*layout.folders()))
     host.put(Path(__file__).with_name("toolbox.py"), layout.toolbox, 0o600)
+
+
+def _refuse_what_is_not_ours(host: Host, home: str) -> None:
+    kind, uid, mode = must(host, commands.owner(home)).out.strip().split(":")
+    if kind != "directory" or int(uid) != host.uid or int(mode, 8) & 0o022:
+        raise DeployFailed(
+            f"on {host.name}: {home} is not a folder of ours alone ({kind} of user {uid}, mode {mode})",
+            f"look who made it (ls -ld {home}), then move it away",
+        )
 
 
 def put_text(host: Host, text: str, target: str, mode: int = 0o600) -> None:
