@@ -167,7 +167,7 @@ def _labels(release: Release, kind: str) -> dict[str, str]:
 
 
 def _published(release: Release, launch: Launch) -> Iterator[tuple[str, int, int]]:
-    """Without a door, the probe port; and the ports that the unit listens on for queues, for others on other machines."""
+    """Without a door, the probe port; and those that it listens on for queues, for others elsewhere."""
     if not release.has_door:
         yield (release.host, release.port, names.PORT)
     for port in launch.ports:
