@@ -69,14 +69,18 @@ class Machine:
         """What `argv` prints there; raises `LabError` when it fails, or "" with `check` off."""
         return docker("exec", "-u", user, "-e", "LC_ALL=C.UTF-8", self.container, *argv, check=check)
 
-    def cut(self, *, reset: bool = False) -> None:
-        """Nothing of the network passes any more: silently, as if the cable were pulled, or with resets."""
+    def cut(self, *, reset: bool = False, ssh_only: bool = False) -> None:
+        """Nothing of the network passes any more: silently, as if the cable were pulled, or with resets.
+
+        `ssh_only`: who deploys is cut off, and its users are not.
+        """
         self.restore()
-        how = ("-p", "tcp", "-j", "REJECT", "--reject-with", "tcp-reset") if reset else ("-j", "DROP")
+        how = ("-j", "REJECT", "--reject-with", "tcp-reset") if reset else ("-j", "DROP")
+        what = ("-p", "tcp", "--dport", str(self.port)) if ssh_only else ("-p", "tcp") if reset else ()
         for chain, way in CHAINS:
-            if reset and way == "-o":
+            if way == "-o" and (reset or ssh_only):
                 continue  # the resets themselves leave this way
-            self.exec("iptables", "-I", chain, "1", way, "eth0", *how, "-m", "comment", "--comment", "lab-cut")
+            self.exec("iptables", "-I", chain, "1", way, "eth0", *what, *how, "-m", "comment", "--comment", "lab-cut")
 
     def restore(self) -> None:
         for chain, _ in CHAINS:
@@ -85,12 +89,16 @@ class Machine:
                 self.exec("iptables", "-D", *rule.split()[1:])
 
     @contextmanager
-    def cut_off(self, *, reset: bool = False) -> Iterator[None]:
-        self.cut(reset=reset)
+    def cut_off(self, *, reset: bool = False, ssh_only: bool = False) -> Iterator[None]:
+        self.cut(reset=reset, ssh_only=ssh_only)
         try:
             yield
         finally:
             self.restore()
+
+    def hang_up(self) -> None:
+        """Every SSH connection ends at once, without a word; new ones are taken."""
+        self.exec("pkill", "-KILL", "-u", self.user, "-x", "sshd", check=False)
 
     def stop(self) -> None:
         """Powers it off."""

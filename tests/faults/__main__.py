@@ -1,0 +1,25 @@
+"""`make faults`: every fault, with the whole sweep; the table goes into docs/faults.md."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.faults.table import PAGE, TABLE
+from tests.support import ROOT
+
+
+def main(arguments: list[str]) -> int:
+    os.environ["MLPACKER_FAULTS"] = "all"
+    code = int(pytest.main([str(Path(__file__).parent), "-v", "--timeout", "7200", *arguments]))
+    if not arguments and TABLE.rows:
+        TABLE.write()
+        print(f"Written to {PAGE.relative_to(ROOT)}.")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

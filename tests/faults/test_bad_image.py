@@ -1,0 +1,39 @@
+"""R17: what comes is broken in a way that no check finds before it runs. What was there goes on answering."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.faults.site import Site
+from tests.faults.table import TABLE
+from tests.faults.users import asking
+
+pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.timeout(900)]
+PLACES = {
+    "container, cloud_1": {"machines": ("cloud_1",), "containerized": True},
+    "process, bare": {"machines": ("bare",), "containerized": False},
+    "process, this machine": {"machines": (), "containerized": False},
+}
+SAYS = {"crashes": "out of luck", "never healthy": "not ready after", "dies after 10 s": "out of luck"}
+
+
+@pytest.mark.parametrize("where", PLACES)
+def test_the_release_before_answers_every_request(place: Callable[..., Site], where: str) -> None:
+    how = dict(PLACES[where])
+    site = place("faults-bad", *how.pop("machines"), **how)  # type: ignore[misc]
+    endpoint = site.live(2)
+    before, kept = site.processes(), site.left()
+    for trouble, says in SAYS.items():
+        site.write(3, trouble)
+        watch = "12" if trouble.startswith("dies") else "1"
+        with asking(endpoint, [7]) as users:
+            done = site.deploy(MLPACKER__DEPLOY__WATCH_SECONDS=watch, MLPACKER__DEPLOY__READY_TIMEOUT="20")
+        TABLE.add(f"the new release {trouble}", where, users, f"exit {done.returncode}, the former one stays")
+        assert done.returncode == 7, done.stderr
+        assert says in done.stderr
+        assert users.lost == 0, users
+        assert users.all_among(site.answer(2)), users
+        assert site.processes() == before
+        assert site.left() == kept

@@ -1,0 +1,152 @@
+"""R23: a registry that does not take or give, and a machine whose disk is full."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from tests.faults.site import Site
+from tests.faults.table import TABLE
+from tests.faults.users import asking
+from tests.lab import lab
+from tests.support import wait_for
+
+pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.timeout(900)]
+BIG = 400_000_000
+
+
+@contextmanager
+def refusing(status: int, delay: float = 0.0) -> Iterator[str]:
+    """A registry on this machine that answers everything with `status`; its name."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def answer(self) -> None:
+            time.sleep(delay)
+            self.send_response(status)
+            if status == 401:
+                self.send_header("WWW-Authenticate", 'Basic realm="lab"')
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = answer
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize(("status", "delay"), [(500, 0.0), (401, 0.0), (503, 3.0)], ids=["500", "401", "slow 503"])
+def test_the_registry_refuses_a_push(place: Callable[..., Site], status: int, delay: float) -> None:
+    site = place("faults-push", "edge_node", registry=True)
+    endpoint = site.live(2)
+    before, kept = site.processes(), site.left()
+    site.write(3)
+    with asking(endpoint, [7]) as users, refusing(status, delay) as name:
+        done = site.deploy(MLPACKER__REGISTRY__HOST=name)
+    how = f"the registry answers a push with {status}{' after 3 s' if delay else ''}"
+    TABLE.add(how, "container, edge_node", users, f"exit {done.returncode}, nothing was changed")
+    assert done.returncode == 6, done.stderr
+    assert name in done.stderr
+    assert users.lost == 0, users
+    assert site.processes() == before
+    assert site.left() == kept
+
+
+def test_a_machine_cannot_reach_the_registry(place: Callable[..., Site]) -> None:
+    site, machine = place("faults-pull", "edge_node", "cloud_1", registry=True), lab.machine("cloud_1")
+    endpoint = site.live(2)
+    before, kept = site.processes(), site.left()
+    site.write(3)
+    rule = ("OUTPUT", "-d", "10.213.0.21", "-p", "tcp", "-j", "REJECT", "--reject-with", "tcp-reset")
+    machine.exec("iptables", "-I", *rule)
+    try:
+        with asking(endpoint, [7]) as users:
+            done = site.deploy()
+    finally:
+        machine.exec("iptables", "-D", *rule)
+    TABLE.add("machine 2 of 2 cannot pull", "2 machines", users, f"exit {done.returncode}, all as before")
+    assert done.returncode == 7, done.stderr
+    assert "cloud_1" in done.stderr
+    assert users.lost == 0, users
+    assert site.processes() == before
+    assert site.left() == kept
+
+
+@contextmanager
+def small_disk(machine: lab.Machine, path: str, size: str) -> Iterator[None]:
+    """`path` there is a disk of `size` with what was in it, until the block ends."""
+    machine.exec("mkdir", "-p", path)
+    machine.exec("mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", path)
+    try:
+        yield
+    finally:
+        machine.exec("umount", "-l", path)
+
+
+def test_the_disk_of_a_machine_is_full(place: Callable[..., Site]) -> None:
+    """Its engine has room for one release, and not for another that weighs 400 MB."""
+    machine = lab.machine("cloud_2")
+    with small_engine(machine, "700m"):
+        site = place("faults-disk", "cloud_2")
+        endpoint = site.live(2)
+        before, kept = site.processes(), site.left()
+        site.write(3, weight=BIG)
+        with asking(endpoint, [7]) as users:
+            done = site.deploy()
+        TABLE.add("the disk of the machine's engine is full", "container, cloud_2", users, f"exit {done.returncode}")
+        assert done.returncode == 7, done.stderr
+        assert "space" in done.stderr
+        assert "cloud_2" in done.stderr
+        assert users.lost == 0, users
+        assert site.processes() == before
+        assert site.left() == kept
+        site.mlpacker("undeploy", site.id)
+
+
+@contextmanager
+def small_engine(machine: lab.Machine, size: str) -> Iterator[None]:
+    """The machine's engine keeps everything on a disk of `size` until the block ends."""
+    with small_disk(machine, "/srv/small", size):
+        _engine(machine, "/srv/small")
+        try:
+            yield
+        finally:
+            _engine(machine, "/var/lib/docker")
+
+
+def _engine(machine: lab.Machine, root: str) -> None:
+    """Its engine starts anew with `root` as its disk."""
+    machine.exec("pkill", "-x", "dockerd")
+    wait_for(lambda: not machine.exec("pgrep", "-x", "dockerd", check=False), 60, "the engine's end")
+    command = f"dockerd --mtu $LAB_MTU --insecure-registry $LAB_SUBNET --data-root {root} >> /var/log/dockerd.log 2>&1"
+    machine.exec("sh", "-c", f"setsid {command} </dev/null &")
+    wait_for(lambda: machine.exec("docker", "info", "-f", "{{.ID}}", check=False), 60, "the engine")
+
+
+def test_the_home_on_a_machine_is_full(place: Callable[..., Site]) -> None:
+    machine = lab.machine("bare")
+    site = place("faults-home", "bare", containerized=False)
+    endpoint = site.live(2)
+    before, kept = site.processes(), site.left()
+    site.write(3, weight=BIG)
+    with asking(endpoint, [7]) as users, small_disk(machine, "/home/vagrant/.mlpacker/bundles/", "50m"):
+        done = site.deploy()
+    TABLE.add("the disk of the machine is full", "process, bare", users, f"exit {done.returncode}")
+    assert done.returncode == 7, done.stderr
+    assert "space" in done.stderr
+    assert "bare" in done.stderr
+    assert users.lost == 0, users
+    assert site.processes() == before
+    assert site.left() == kept
