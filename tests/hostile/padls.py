@@ -193,13 +193,19 @@ def valid(document: dict[str, Any]) -> bool:
 def documents(draw: st.DrawFn) -> dict[str, Any]:
     """A document that validates, with a hostile text at each place that takes it."""
     base = draw(st.integers(0, len(BASES) - 1))
-    document = copy.deepcopy(BASES[base])
-    document["containerized"] = draw(st.booleans())
-    for place in places(BASES[base]):
-        text = draw(st.sampled_from(CORPUS) | st.text(max_size=12))
-        if answer(base, place, text)[0]:
-            changed = with_text(document, place, text)
-            document = changed if valid(changed) else document
+    texts = {place: draw(st.sampled_from(CORPUS) | st.text(max_size=12)) for place in places(BASES[base])}
+    taken = {place: text for place, text in texts.items() if answer(base, place, text)[0]}
+    start = {**copy.deepcopy(BASES[base]), "containerized": draw(st.booleans())}
+    document = start
+    for place, text in taken.items():
+        document = with_text(document, place, text)
+    return document if valid(document) else _as_far_as_they_go_together(start, taken)
+
+
+def _as_far_as_they_go_together(document: dict[str, Any], texts: dict[Place, str]) -> dict[str, Any]:
+    for place, text in texts.items():
+        changed = with_text(document, place, text)
+        document = changed if valid(changed) else document
     return document
 
 
