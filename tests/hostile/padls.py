@@ -16,6 +16,7 @@ from packer_lib import padl
 from packer_lib.errors import PadlInvalid
 from packer_lib.padl.model import Pipeline
 
+RIGHT_TO_LEFT = "\u202egpj.exe"
 CORPUS = (
     "a\n RUN touch /canary",
     "a\\\nRUN id",
@@ -29,7 +30,7 @@ CORPUS = (
     "a\u2029b",
     "\x1b]0;owned\x07",
     "a\x85b",
-    "\u202egpj.exe",
+    RIGHT_TO_LEFT,
     "{{ 7*7 }}",
     "{% raw %}",
     "%(here)s",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from hypothesis import given, settings
@@ -49,37 +49,41 @@ def test_no_file_changes_the_dockerfile_or_the_program_of_its_kind(document: dic
         assert program == HARMLESS[kind]
 
 
-def every() -> Iterator[tuple[padls.Place, str, bool, tuple[str, ...]]]:
-    """Every text of the corpus at every place: whether it is taken, and what is told."""
+NAMES = {"id", "infra", "hostname", "server", "user", "registry", "conn_id", "queues"}
+UNPRINTABLE = tuple(text for text in padls.CORPUS if not text.isprintable())
+
+
+def everywhere(texts: Sequence[str], below: set[str] | None = None) -> Iterator[tuple[padls.Place, str, bool, str]]:
+    """Each text at each place (`below` any of these keys): whether it is taken, and each line that is told."""
     for number, base in enumerate(padls.BASES):
         for place in padls.places(base):
-            yield from ((place, text, *padls.answer(number, place, text)) for text in padls.CORPUS)
-
-
-def taken() -> list[tuple[padls.Place, str]]:
-    return [(place, text) for place, text, takes, _ in every() if takes]
+            if below is None or below & set(place[-2:]):
+                for text in texts:
+                    taken, told = padls.answer(number, place, text)
+                    yield from ((place, text, taken, line) for line in told or ("",))
 
 
 def test_what_is_told_of_a_hostile_text_is_one_line_that_cannot_drive_a_terminal() -> None:
-    for line in {line for *_, told in every() for line in told}:
+    for line in {line for *_, line in everywhere(UNPRINTABLE)}:
         assert "\n" not in line
         assert line == printable(line)
 
 
 def test_hostile_texts_do_get_into_files_that_validate() -> None:
     """Or the property above would be about nothing."""
-    assert len({text for place, text in taken() if "env" in place}) > 20
-    assert {"$(touch /canary)", "{{ 7*7 }}", "--privileged"} <= {text for _, text in taken()}
+    taken = {text for _, text, takes, _ in everywhere(padls.CORPUS, {"env", "description"}) if takes}
+    assert len(taken) > 40
+    assert {"$(touch /canary)", "{{ 7*7 }}", "--privileged"} <= taken
 
 
 def test_only_what_is_never_a_word_may_hold_a_control_character() -> None:
-    free = ("description", "test")  # shown as text, sent as JSON
-    held = {place for place, text in taken() if re.search(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", text)}
-    assert {next((name for name in place if name in (*free, "pass")), place) for place in held} <= {*free, "pass"}
+    free = {"description", "test", "pass"}  # shown as text, sent as JSON, read where it is used
+    held = {place for place, text, takes, _ in everywhere(UNPRINTABLE) if takes and text != padls.RIGHT_TO_LEFT}
+    assert [place for place in held if not free & set(place)] == []
 
 
 def test_what_becomes_a_word_of_a_command_is_a_name() -> None:
     """Ids, hosts and users: no dash first, no space, no separator; an address of IPv6 has its colons."""
-    for place, text in taken():
-        if place[-1] in ("id", "infra", "hostname", "server", "user", "registry", "conn_id") or "queues" in place[-2:]:
+    for place, text, takes, _ in everywhere(padls.CORPUS, NAMES):
+        if takes:
             assert re.fullmatch(r"[A-Za-z0-9_:][A-Za-z0-9_.:-]*", text), (place, text)
