@@ -12,7 +12,8 @@ from packer_lib import commands
 from packer_lib.bundle import Bundle
 from packer_lib.errors import BuildFailed
 from packer_lib.hosts import Host, Result
-from packer_lib.hosts.home import clean_environment, prepare
+from packer_lib.hosts.equip import equip, uv_environment
+from packer_lib.hosts.home import clean_environment, must, prepare
 from packer_lib.hosts.layout import Layout
 from packer_lib.hosts.lock import hold
 from packer_lib.settings import Settings
@@ -40,13 +41,16 @@ def quiet(line: str) -> None:
 def environment(host: Host, bundle: Bundle, settings: Settings, progress: Progress = quiet) -> Environment:
     """The bundle on the machine and an environment with exactly its lock, made when there is none yet.
 
-    Environments are named by their lock: pipelines with the same needs share one. `BuildFailed` has uv's last lines.
+    Environments are named by their lock: pipelines with the same needs share one, and it goes with the last of them.
+    `BuildFailed` has uv's last lines.
     """
-    layout = Layout(str(settings.home))
+    layout = Layout(host.home)
     prepare(host, layout)
+    equip(host, settings, progress)
     folder, place = layout.bundle(bundle.digest), layout.environment(bundle.lock_digest)
     host.put(bundle.path, folder)
     python = f"{place}/bin/python"
+    must(host, commands.make_folders(f"{layout.claims(bundle.lock_digest)}/{bundle.digest}"))  # before it is looked for
     if not host.run(commands.runnable(python)).ok:
         with hold(
             host,
@@ -57,19 +61,20 @@ def environment(host: Host, bundle: Bundle, settings: Settings, progress: Progre
             progress=progress,
         ):
             if not host.run(commands.runnable(python)).ok:
-                _install(host, f"{folder}/requirements.lock", place, progress)
+                _install(host, f"{folder}/requirements.lock", place, uv_environment(host, settings), progress)
     return Environment(python, folder)
 
 
-def _install(host: Host, lock: str, place: str, progress: Progress) -> None:
+def _install(host: Host, lock: str, place: str, env: Mapping[str, str], progress: Progress) -> None:
     """Built aside and renamed: a folder with the right name is always complete."""
     aside = f"{place}.building"
     host.run(commands.remove(aside, place))
     try:
-        made = host.run(commands.make_environment(host.uv, host.python, aside), timeout=INSTALL_WITHIN)
+        made = host.run(commands.make_environment(host.uv, host.python, aside), env=env, timeout=INSTALL_WITHIN)
         _must(made, "no environment")
         with telling(progress, "installing what the unit needs (once for these requirements)"):
-            filled = host.run(commands.fill_environment(host.uv, f"{aside}/bin/python", lock), timeout=INSTALL_WITHIN)
+            argv = commands.fill_environment(host.uv, f"{aside}/bin/python", lock)
+            filled = host.run(argv, env=env, timeout=INSTALL_WITHIN)
         _must(filled, "the requirements cannot be installed")
         _must(host.run(commands.rename(aside, place)), "the environment cannot be put in its place")
     finally:

@@ -1,22 +1,28 @@
-"""What is live on this machine, asked of the machine: its records, supervisor, and the units themselves."""
+"""What is live on every machine, asked of the machines: their records, what runs there, and the units themselves."""
 
 from __future__ import annotations
 
 import json
+import queue
 import subprocess
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
-from packer_lib import commands
+from packer_lib import kept
 from packer_lib.errors import MLPackerError, printable
 from packer_lib.hosts import Host
-from packer_lib.hosts.layout import Layout, program
-from packer_lib.hosts.local import LocalHost
-from packer_lib.release import records, supervisor
+from packer_lib.release import fleets, records
+from packer_lib.release.fleets import Machines
+from packer_lib.release.forms import form_of
 from packer_lib.release.model import Release
-from packer_lib.release.supervisor import State
+from packer_lib.release.state import State
 from packer_lib.release.verify import toolbox
 from packer_lib.settings import Settings
+
+__all__ = ["NotDeployed", "State", "follow", "logs", "status"]
 
 ANSWER_WITHIN = "2"
 STATES = {"FATAL": "failed", "BACKOFF": "starting", "RUNNING": "starting", "STARTING": "starting"}
@@ -28,61 +34,121 @@ class NotDeployed(MLPackerError):
     exit_code = 2
 
 
-def status(settings: Settings, pipeline_id: str | None = None) -> list[dict[str, Any]]:
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One unit of a pipeline where it is; `host` None, and `why`: its machine does not answer."""
+
+    pipeline: str
+    unit: str
+    machine: str | None
+    host: Host | None
+    release: Release | None
+    why: str = ""
+
+
+def status(settings: Settings, pipeline_id: str | None = None, fleet: Machines | None = None) -> list[dict[str, Any]]:
     """One dict per pipeline: `{"pipeline", "units": [{"name", "machine", "state", "endpoint", "release", "models",
-    "since", "reason", "pid", "run", "by"}]}`. `state` is running (ready), starting, stopped or failed; `reason`
-    says why it is not running; `models` are `{"step", "version", "sha256"}` as the unit itself says, or as it was
-    deployed when it is silent.
+    "since", "reason", "pid", "run", "by", "form"}]}`. `state` is running (ready), starting, stopped, failed, or
+    unreachable (its machine); `reason` says why it is not running; `models` are `{"step", "version", "sha256"}` as the
+    unit itself says, or as it was deployed when it is silent.
     """
-    host, layout = LocalHost(settings), Layout(str(settings.home))
-    names = _known(host, layout, pipeline_id)
-    processes = supervisor.ask_all(host, layout) if names else {}
-    return [{"pipeline": name, "units": _units(host, layout, name, processes)} for name in names]
+    with _found(settings, pipeline_id, fleet) as found:
+        return [{"pipeline": name, "units": [_unit(one) for one in units]} for name, units in found.items()]
 
 
-def _known(host: Host, layout: Layout, pipeline_id: str | None) -> list[str]:
-    there = records.pipelines(host, layout)
-    if pipeline_id is None:
-        return there
-    if pipeline_id not in there:
-        listed = ", ".join(there) or "nothing"
-        raise NotDeployed(f"no pipeline {pipeline_id!r} is deployed here", f"there is {listed}")
-    return [pipeline_id]
+@contextmanager
+def _found(settings: Settings, pipeline_id: str | None, fleet: Machines | None) -> Iterator[dict[str, list[Found]]]:
+    """By pipeline; `NotDeployed` when there is none of that id."""
+    with fleets.of_pipelines(
+        kept.pipelines(settings) if pipeline_id is None else [pipeline_id], settings, fleet
+    ) as machines:
+        found: dict[str, list[Found]] = {}
+        for machine, pipelines in _where(settings, pipeline_id).items():
+            host = fleets.reached(machines, machine)
+            there = (
+                _silent(host, machine, pipelines, settings)
+                if isinstance(host, MLPackerError)
+                else _on(host, pipeline_id)
+            )
+            for one in there:
+                found.setdefault(one.pipeline, []).append(one)
+        if pipeline_id is not None and pipeline_id not in found:
+            others = ", ".join(sorted({*records.pipelines(machines[None]), *kept.pipelines(settings)})) or "nothing"
+            raise NotDeployed(f"no pipeline {pipeline_id!r} is deployed here", f"there is {others}")
+        yield dict(sorted(found.items()))
 
 
-def _units(host: Host, layout: Layout, pipeline: str, processes: dict[str, State]) -> list[dict[str, Any]]:
-    found = []
-    for name in records.units(host, layout, pipeline):
-        release = records.current(host, layout, pipeline, name) or next(
-            iter(records.history(host, layout, pipeline, name)), None
-        )
-        if release is not None:
-            found.append(_unit(host, layout, release, processes.get(program(pipeline, name), State("UNKNOWN"))))
-    return found
+def _where(settings: Settings, pipeline_id: str | None) -> dict[str | None, list[str]]:
+    """Machine → pipelines that may be on it; this machine is always one."""
+    names = [pipeline_id] if pipeline_id is not None else kept.pipelines(settings)
+    there: dict[str | None, list[str]] = {None: []}
+    for name in names:
+        for place in kept.read(name, settings).machines:
+            there.setdefault(place.machine.id, []).append(name)
+    return there
 
 
-def _unit(host: Host, layout: Layout, release: Release, process: State) -> dict[str, Any]:
+def _on(host: Host, pipeline_id: str | None) -> list[Found]:
+    there = records.read_all(host) if pipeline_id is None else {pipeline_id: records.read(host, pipeline_id)}
+    return [
+        Found(pipeline, unit, host.machine, host, found.newest(unit))
+        for pipeline, found in there.items()
+        for unit in found.units
+    ]
+
+
+def _silent(error: MLPackerError, machine: str | None, pipelines: Sequence[str], settings: Settings) -> list[Found]:
+    """What was live there when we last knew."""
+    return [
+        Found(name, unit, machine, None, None, error.message)
+        for name in pipelines
+        for generation in kept.read(name, settings).generations[-1:]
+        for unit, (_, where) in generation.units.items()
+        if where == machine
+    ]
+
+
+def _unit(found: Found) -> dict[str, Any]:
+    release, host = found.release, found.host
+    if release is None or host is None:
+        return {
+            "name": found.unit,
+            "machine": found.machine,
+            "state": "unreachable",
+            "endpoint": "",
+            "release": "",
+            "models": [],
+            "since": "",
+            "reason": found.why,
+            "pid": 0,
+            "run": "",
+            "by": "",
+            "form": "",
+        }
+    process = form_of(release).state(host, release.pipeline, release.unit, release.id)
     state, reason, info = STATES.get(process.word, "stopped"), process.text, {}
     if process.alive:
-        state, reason = _readiness(host, layout, release)
-        info = _body(toolbox(host, layout, "http", "GET", f"{release.endpoint}/info", ANSWER_WITHIN))
+        url = release.local if release.has_door else form_of(release).private(host, release)
+        state, reason = _readiness(host, url)
+        info = _body(toolbox(host, "http", "GET", f"{url}/info", ANSWER_WITHIN))
     return {
         "name": release.unit,
-        "machine": None,
+        "machine": release.machine,
         "state": state,
         "endpoint": release.endpoint,
         "release": info.get("release") or release.id,
         "models": info.get("models") or _deployed_models(release),
         "since": release.since,
         "reason": reason,
-        "pid": process.pid or supervisor.pid(host, layout, program(release.pipeline, release.unit)),
+        "pid": process.pid,
         "run": release.run,
         "by": release.by,
+        "form": release.form,
     }
 
 
-def _readiness(host: Host, layout: Layout, release: Release) -> tuple[str, str]:
-    answer = toolbox(host, layout, "http", "GET", f"{release.endpoint}/readyz", ANSWER_WITHIN)
+def _readiness(host: Host, url: str) -> tuple[str, str]:
+    answer = toolbox(host, "http", "GET", f"{url}/readyz", ANSWER_WITHIN)
     if answer["status"] == 200:
         return "running", ""
     return "starting", str(_body(answer).get("reason") or answer["body"])
@@ -100,33 +166,89 @@ def _deployed_models(release: Release) -> list[dict[str, str]]:
     return [{"step": step, "version": sha256[:12], "sha256": sha256} for step, sha256 in release.models]
 
 
-def logs(settings: Settings, pipeline_id: str, unit: str | None = None, lines: int = 100) -> list[str]:
-    """The last `lines` lines of each unit, or of one; each line begins with its unit when there are several."""
-    host, layout = LocalHost(settings), Layout(str(settings.home))
-    units = _chosen(host, layout, pipeline_id, unit)
-    found: list[str] = []
-    for name in units:
-        text = host.run(commands.tail(layout.log(pipeline_id, name), lines)).out
-        found += [f"{name} | {line}" if len(units) > 1 else line for line in printable(text).splitlines()]
-    return found
+def logs(
+    settings: Settings, pipeline_id: str, unit: str | None = None, lines: int = 100, fleet: Machines | None = None
+) -> list[str]:
+    """The last `lines` lines of each unit, or of one; each line begins with its unit when there are several. A machine
+    that does not answer is a line of its units."""
+    told: list[str] = []
+    with _found(settings, pipeline_id, fleet) as found:
+        units = _chosen(found[pipeline_id], pipeline_id, unit)
+        for one in units:
+            text = _log(one, lines)
+            told += [f"{one.unit} | {line}" if len(units) > 1 else line for line in printable(text).splitlines()]
+    return told
 
 
-def follow(settings: Settings, pipeline_id: str, unit: str | None = None, lines: int = 10) -> Iterator[str]:
-    """Lines as they come, across rotations, until the caller stops."""
-    host, layout = LocalHost(settings), Layout(str(settings.home))
-    files = [layout.log(pipeline_id, name) for name in _chosen(host, layout, pipeline_id, unit)]
-    argv = commands.follow(lines, *files)
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, errors="replace") as tail:
+def _log(found: Found, lines: int) -> str:
+    if found.release is None or found.host is None:
+        return f"({found.why})"
+    return form_of(found.release).log(found.host, found.pipeline, found.unit, lines)
+
+
+def follow(
+    settings: Settings, pipeline_id: str, unit: str | None = None, lines: int = 10, fleet: Machines | None = None
+) -> Iterator[str]:
+    """Lines as they come, of all machines, until the caller stops."""
+    with _found(settings, pipeline_id, fleet) as found:
+        units = _chosen(found[pipeline_id], pipeline_id, unit)
+        come: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        tails = [_Tail(one, lines, f"{one.unit} | " if len(units) > 1 else "", come) for one in units]
+        for tail in tails:
+            tail.start()
         try:
-            for line in tail.stdout or ():
-                yield printable(line.rstrip("\n"))
+            ended = 0
+            while ended < len(tails):
+                line = come.get()
+                ended += line is None
+                if line is not None:
+                    yield printable(line)
         finally:
-            tail.terminate()
+            for tail in tails:
+                tail.stop()
 
 
-def _chosen(host: Host, layout: Layout, pipeline_id: str, unit: str | None) -> list[str]:
-    _known(host, layout, pipeline_id)
-    there = records.units(host, layout, pipeline_id)
+class _Tail(threading.Thread):
+    """Passes on what one unit logs, and None at the end. One on another machine ends with its connection."""
+
+    def __init__(self, found: Found, lines: int, mark: str, come: queue.SimpleQueue[str | None]) -> None:
+        super().__init__(daemon=True)
+        self._found, self._mark, self._come = found, mark, come
+        self._argv: Sequence[str] = ()
+        if found.release is not None and found.host is not None:
+            self._argv = form_of(found.release).follow(found.host, found.pipeline, found.unit, lines)
+        self._here: subprocess.Popen[str] | None = None
+
+    def run(self) -> None:
+        try:
+            for line in self._lines():
+                if not line.startswith("tail: "):  # its own remarks, as on a rotation
+                    self._come.put(f"{self._mark}{line}")
+        except MLPackerError as error:
+            self._come.put(f"{self._mark}({error.message})")
+        finally:
+            self._come.put(None)
+
+    def _lines(self) -> Iterator[str]:
+        if self._found.host is None:
+            yield f"({self._found.why})"
+        elif self._found.host.machine is not None:
+            yield from self._found.host.listen(self._argv)
+        else:
+            pipe = subprocess.PIPE
+            self._here = subprocess.Popen(
+                self._argv, stdout=pipe, stderr=subprocess.STDOUT, text=True, errors="replace"
+            )
+            with self._here as tail:
+                yield from (line.rstrip("\n") for line in tail.stdout or ())
+
+    def stop(self) -> None:
+        if self._here is not None:
+            self._here.terminate()
+
+
+def _chosen(found: Sequence[Found], pipeline_id: str, unit: str | None) -> list[Found]:
+    there = [one.unit for one in found]
     if unit is not None and unit not in there:
         raise NotDeployed(f"pipeline {pipeline_id!r} has no unit {unit!r} here", f"there is {', '.join(there)}")
-    return [unit] if unit else there
+    return [one for one in found if unit in (None, one.unit)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,10 +21,11 @@ from packer_lib.hosts import Host
 from packer_lib.hosts.layout import Layout
 from packer_lib.padl.model import Golden, Step
 from packer_lib.plan import Plan, Unit
+from packer_lib.release.native import DOOR_FILE
 from packer_lib.settings import Settings
 
 MAIN = """
-import json, os, sys
+import json, os, sys, threading, time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 told = json.load(open("unit.json"))
@@ -55,8 +57,49 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, *args):
         pass
 
+class Server(ThreadingHTTPServer):
+    def __init__(self, where, lent=None):
+        super().__init__(where, Handler, bind_and_activate=lent is None)
+        if lent is not None:
+            self.socket.close()
+            self.socket = lent
+            self.server_name, self.server_port = lent.getsockname()[:2]
+
+def serve(server):
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    return server
+
+def live_behind_the_door(folder, own):
+    sys.path.insert(0, os.getcwd())
+    import door
+    release, public = os.environ["MLPACKER_RELEASE"], None
+    while True:
+        try:
+            line = door.connect(folder)
+        except OSError:
+            time.sleep(0.05)
+            continue
+        line.connection.setblocking(True)
+        line.send({"unit": release, "port": own.server_port, "reason": told.get("waits", "")}, public and public.socket)
+        try:
+            while True:
+                for message in line.receive():
+                    if public:
+                        public.shutdown()
+                        public.server_close()
+                    lent = line.lent() if message["do"] == "take" else None
+                    public = lent and serve(Server(lent.getsockname(), lent))
+                    line.send({"did": "took" if public else "left", "reason": ""})
+        except (EOFError, OSError):
+            line.close()
+
 print("serving", told.get("factor", 1), flush=True)
-ThreadingHTTPServer((os.environ["MLPACKER_HOST"], int(os.environ["MLPACKER_PORT"])), Handler).serve_forever()
+own = serve(Server((os.environ["MLPACKER_HOST"], int(os.environ["MLPACKER_PORT"]))))
+if told.get("dies"):
+    threading.Timer(told["dies"], os._exit, (3,)).start()
+if "MLPACKER_DOOR" in os.environ:
+    live_behind_the_door(os.environ["MLPACKER_DOOR"], own)
+threading.Event().wait()
 """
 
 
@@ -64,6 +107,7 @@ def bundle(folder: Path, told: dict[str, object] | None = None, entry: str = "se
     """A bundle in `folder` that behaves as `told`: check (exit code), crash, waits (reason), factor, models."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / entry).write_text(MAIN)
+    shutil.copy(DOOR_FILE, folder / "door.py")
     (folder / "unit.json").write_text(json.dumps(told or {}))
     (folder / "requirements.lock").write_text("# nothing\n")
     digest = hashlib.sha256(f"{folder.name}{entry}{told}".encode()).hexdigest()
@@ -77,7 +121,7 @@ class Tiny:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.settings = Settings(home=folder / "home", model_roots=(folder,), ready_timeout=20.0)
+        self.settings = Settings(home=folder / "home", model_roots=(folder,), ready_timeout=20.0, watch_seconds=0.0)
         self.layout = Layout(str(self.settings.home))
         self.told: dict[str, dict[str, object]] = {}
         self.said: list[str] = []
@@ -96,7 +140,8 @@ class Tiny:
 
     def deploy(self, plan: Plan, host: Host | None = None, **kwargs: Any) -> dict[str, str]:
         """Unit → action."""
-        done = release.deploy(plan, self.settings, progress=self.said.append, host=host, **kwargs)
+        fleet = {None: host} if host else None
+        done = release.deploy(plan, self.settings, progress=self.said.append, **{"fleet": fleet, **kwargs})
         return {unit.unit: unit.action for unit in done}
 
     def undeploy(self) -> None:
@@ -115,7 +160,7 @@ class Tiny:
 
     def left(self) -> list[str]:
         """Files and folders of the home that belong to some pipeline."""
-        kinds = ("bundles", "conf.d", "releases", "locks", "logs")
+        kinds = ("bundles", "conf.d", "doors", "envs", "releases", "locks", "logs", "pipelines")
         found = [path for kind in kinds for path in (self.settings.home / kind).rglob("*")]
         return sorted(str(path.relative_to(self.settings.home)) for path in found if path.name != "supervisord.log")
 

@@ -172,7 +172,12 @@ def http(method: str, url: str, timeout: str, body: bytes | None = None) -> dict
     place = urlsplit(url)
     connection = http.client.HTTPConnection(place.hostname or "", place.port, timeout=float(timeout))
     try:
-        connection.request(method, place.path, body, {"Content-Type": "application/json"} if body else {})
+        connection.request(
+            method,
+            place.path + (f"?{place.query}" if place.query else ""),
+            body,
+            {"Content-Type": "application/json"} if body else {},
+        )
         response = connection.getresponse()
         return {"status": response.status, "body": response.read().decode("utf-8", "replace")}
     except (OSError, http.client.HTTPException) as error:

@@ -1,18 +1,18 @@
 """Releases of units on a machine: stage, switch, verify, and back again when one of them does not answer.
 
-A machine is asked, not remembered: `records` reads what is there, `supervisor` what runs. May import plan, artefacts,
-bundle, build and hosts.
+A machine is asked, not remembered: `records` reads what is there, a `form` what runs; `native` and `container` are the
+two forms. May import plan, artefacts, bundle, build, images, hosts and kept.
 """
 
 from __future__ import annotations
 
-from packer_lib.release.deploy import deploy, refuse_what_is_elsewhere, undeploy
+from packer_lib.release.deploy import deploy, refuse_what_cannot_be
 from packer_lib.release.live import locked, switch_all, verify_all
 from packer_lib.release.model import Release, UnitStatus
-from packer_lib.release.restore import restore
-from packer_lib.release.stage import check, stage
-from packer_lib.release.switch import switch
-from packer_lib.release.verify import verify
+from packer_lib.release.ready import preflight
+from packer_lib.release.rollback import rollback
+from packer_lib.release.stage import check, stage, told_with_place, variables
+from packer_lib.release.undeploy import undeploy
 
 __all__ = [
     "Release",
@@ -20,12 +20,13 @@ __all__ = [
     "check",
     "deploy",
     "locked",
-    "refuse_what_is_elsewhere",
-    "restore",
+    "preflight",
+    "refuse_what_cannot_be",
+    "rollback",
     "stage",
-    "switch",
     "switch_all",
+    "told_with_place",
     "undeploy",
-    "verify",
+    "variables",
     "verify_all",
 ]

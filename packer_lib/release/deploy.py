@@ -1,4 +1,4 @@
-"""The whole chain on this machine, under the pipeline's lock; and its way back."""
+"""The whole chain on every machine of a plan, under the pipeline's lock on each of them."""
 
 from __future__ import annotations
 
@@ -6,24 +6,26 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from packer_lib import artefacts, build, commands
+from packer_lib import artefacts, build, kept
 from packer_lib import bundle as bundles
 from packer_lib.bundle import Bundle
 from packer_lib.errors import PolicyRefused, RollbackFailed
-from packer_lib.hosts import Host
-from packer_lib.hosts.home import must
-from packer_lib.hosts.layout import Layout, program
-from packer_lib.hosts.local import LocalHost
-from packer_lib.hosts.lock import hold
 from packer_lib.hosts.recording import rehearsal
 from packer_lib.plan import Plan, Unit
-from packer_lib.release import live, prune, records, supervisor, switch
+from packer_lib.release import fleets, live, prune, records, scene, switch
+from packer_lib.release.fleets import Machines
 from packer_lib.release.model import Action, Release, UnitStatus
-from packer_lib.release.stage import check, stage
+from packer_lib.release.ready import preflight
+from packer_lib.release.scene import Scene
+from packer_lib.release.stage import check, stage, told_with_place, variables
 from packer_lib.settings import Settings
+
+if TYPE_CHECKING:
+    from packer_lib import images
 
 Progress = Callable[[str], None]
 
@@ -37,76 +39,127 @@ class Change:
     release: Release
 
     def status(self) -> UnitStatus:
-        return UnitStatus(self.unit.name, self.action, self.release.id, self.release.endpoint)
+        return UnitStatus(self.unit.name, self.action, self.release.id, self.release.endpoint, self.unit.machine)
 
 
-def deploy(
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One deployment. `made` are the digests of bundles that it put on machines: (machine, digest)."""
+
+    fleet: Machines
+    plan: Plan
+    settings: Settings
+    run: str
+    progress: Progress
+    made: list[tuple[str | None, str]] = field(default_factory=list)
+
+
+def deploy(  # noqa: PLR0913
     plan: Plan,
     settings: Settings,
     *,
     run: str = "",
     dry_run: bool = False,
     progress: Progress = print,
-    host: Host | None = None,
+    fleet: Machines | None = None,
+    text: str | None = None,
 ) -> tuple[UnitStatus, ...]:
-    """Every unit of the plan live and answering, or every unit as it was before.
+    """Every unit of the plan live and answering on its machine, or every unit everywhere as it was before.
 
-    Artefacts, environments and checks come first and touch nothing that runs; what fails there leaves the machine as it
-    was. From the switch on, `DeployFailed` says that all is back and `RollbackFailed` what is not.
+    Artefacts, environments, images and checks come first and touch nothing that runs; what fails there leaves the
+    machines as they were. From the switch on, `DeployFailed` says that all is back and `RollbackFailed` what is not.
+    `fleet`: the machines of the plan, connected by us when not given; `text`: the PADL file's, when that is not where
+    the plan says.
     """
-    refuse_what_is_elsewhere(plan)
+    refuse_what_cannot_be(plan)
     artefacts.require(plan, settings)
-    machine = host or LocalHost(settings)
-    if dry_run:
-        return _rehearse(plan, settings, machine, progress)
-    with live.locked(machine, plan, settings, run, progress), _tidied(machine, plan, settings) as made:
-        changes = [_prepare_unit(machine, plan, unit, settings, run, progress, made) for unit in plan.units]
-        vanished = switch.vanished(machine, Layout(str(settings.home)), plan)
-        gone = [UnitStatus(unit, "remove", "", "") for unit in vanished]
-        live.go_live(machine, plan, [change.release for change in changes], settings, progress)
-    return (*(change.status() for change in changes), *gone)
+    with fleets.of_plan(plan, settings, text, fleet) as machines:
+        if dry_run:
+            return _rehearse(machines, plan, settings, progress)
+        preflight(machines, plan, settings, progress)
+        found = scene.hosts(machines, plan, settings, progress)
+        why = f"deploy {run}".strip()
+        job = Job(machines, plan, settings, run, progress)
+        with scene.locked_hosts(found, plan.pipeline, why, progress), _tidied(job):
+            return _deploy(job, text)
 
 
-def refuse_what_is_elsewhere(plan: Plan) -> None:
-    """`PolicyRefused` for a plan that this module cannot carry out: containers, other machines, replicas."""
-    name = plan.pipeline
-    if plan.containerized:
-        raise PolicyRefused(f"{name}: containers are not deployed by this command", "set `containerized: false`")
-    remote = [unit.name for unit in plan.units if unit.machine is not None]
-    if remote:
-        raise PolicyRefused(f"{name}: {', '.join(remote)} belong to other machines", "set `deploy-mode: local`")
+def _deploy(job: Job, text: str | None) -> tuple[UnitStatus, ...]:
+    plan, settings = job.plan, job.settings
+    kept.expect(plan, text, settings)
+    course = live.Course(scene.look(job.fleet, plan, settings, job.progress), settings, job.progress)
+    changes = [_prepare_unit(job, course.scene, unit) for unit in plan.units]
+    gone = [(place.host.machine, unit) for place in course.scene.places.values() for unit in place.gone(plan)]
+    live.go_live(course, [change.release for change in changes])
+    return (*(change.status() for change in changes), *(_removal(unit, machine) for machine, unit in gone))
+
+
+def _removal(unit: str, machine: str | None) -> UnitStatus:
+    return UnitStatus(unit, "remove", "", "", machine)
+
+
+def refuse_what_cannot_be(plan: Plan) -> None:
+    """`PolicyRefused` for a plan that nothing here can carry out."""
     many = [unit.name for unit in plan.units if unit.replicas > 1]
     if many:
         raise PolicyRefused(
-            f"{name}: {', '.join(many)} want replicas, which native units do not have", "remove `replicas`"
+            f"{plan.pipeline}: {', '.join(many)} want replicas: for now a unit runs as one process, since it is "
+            "not decided which of several takes which message or request",
+            "remove `replicas`",
         )
 
 
 @contextmanager
-def _tidied(host: Host, plan: Plan, settings: Settings) -> Iterator[list[str]]:
-    """The digests of the bundles that are made go into the list: when the block fails, they go, and so does what was
-    staged; unless a unit may still run from it."""
-    made: list[str] = []
+def _tidied(job: Job) -> Iterator[None]:
+    """The bundles that were put on machines go when the block fails, and so does what was staged; unless a unit may
+    still run from it."""
     try:
-        yield made
+        yield
     except RollbackFailed:
         raise
     except BaseException:
-        prune.prune(host, Layout(str(settings.home)), plan.pipeline, settings.keep_releases, made)
+        for machine in fleets.ordered({unit.machine for unit in job.plan.units}):
+            also = [digest for where, digest in job.made if where == machine]
+            prune.prune(job.fleet[machine], job.plan.pipeline, job.settings.keep_releases, also)
+        kept.settle(job.plan.pipeline, _still_there(job), job.settings)
         raise
 
 
-def _prepare_unit(  # noqa: PLR0913
-    host: Host, plan: Plan, unit: Unit, settings: Settings, run: str, progress: Progress, made: list[str]
-) -> Change:
-    with bundled(plan, unit, settings) as bundle:
-        made.append(bundle.digest)
-        environment = build.environment(host, bundle, settings, progress)
-        check(host, plan, unit, bundle, environment)
-        release = stage(host, plan, unit, bundle, environment, settings, run)
-    action = _action(host, Layout(str(settings.home)), release)
-    progress(f"{unit.name}: {action} ({release.id})")
+def _still_there(job: Job) -> set[str]:
+    machines = {unit.machine for unit in job.plan.units if unit.machine}
+    others = {place.machine.id for place in kept.read(job.plan.pipeline, job.settings).machines} - machines
+    return others | {machine for machine in machines if records.folders(job.fleet[machine], job.plan.pipeline)}
+
+
+def _prepare_unit(job: Job, found: Scene, unit: Unit) -> Change:
+    with bundled(job.plan, unit, job.settings) as bundle:
+        job.made.append((unit.machine, bundle.digest))
+        made = _container(job, unit, bundle) if job.plan.containerized else _native(job, unit, bundle)
+        release = stage(job.fleet, job.plan, unit, bundle, made, job.settings, job.run)
+    action = _action(found, release)
+    where = f" on {unit.machine}" if unit.machine else ""
+    job.progress(f"{unit.name}: {action} ({release.id}){where}")
     return Change(unit, action, release)
+
+
+def _native(job: Job, unit: Unit, bundle: Bundle) -> build.Environment:
+    host = job.fleet[unit.machine]
+    environment = build.environment(host, bundle, job.settings, job.progress)
+    check(host, job.plan, unit, bundle, environment)
+    return environment
+
+
+def _container(job: Job, unit: Unit, bundle: Bundle) -> images.Image:
+    from packer_lib import images
+
+    image = images.build(bundle, job.plan, unit, job.settings, job.progress)
+    with told_with_place(job.plan, unit):
+        images.check(image, job.settings, variables(job.plan, unit))
+    registry = images.registry_of(job.settings, job.plan)
+    if registry:
+        image = images.push(image, registry, job.settings, job.progress)
+    images.deliver(job.fleet[unit.machine], image, registry, job.settings, job.progress)
+    return image
 
 
 @contextmanager
@@ -120,41 +173,24 @@ def bundled(plan: Plan, unit: Unit, settings: Settings) -> Iterator[Bundle]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _action(host: Host, layout: Layout, release: Release) -> Action:
-    former = records.current(host, layout, release.pipeline, release.unit)
+def _action(found: Scene, release: Release) -> Action:
+    former = found.former(release.unit, release.machine)
     if former is None:
         return "create"
-    alive = supervisor.ask(host, layout, program(release.pipeline, release.unit)).alive
-    same = former.id == release.id and switch.is_installed(host, layout, release)
-    return "nothing" if same and alive else "replace"
+    return "nothing" if former.id == release.id and switch.is_live(found.host(release), release) else "replace"
 
 
-def undeploy(pipeline: str, settings: Settings, *, progress: Progress = print, host: Host | None = None) -> list[str]:
-    """Stops and removes every unit of the pipeline and all that is kept of it, logs too; its names. Environments stay:
-    they are shared, and make the next deploy fast. The last unit of the machine takes supervisor with it."""
-    machine, layout = host or LocalHost(settings), Layout(str(settings.home))
-    with hold(machine, layout, pipeline, "undeploy", progress=progress):
-        names = records.units(machine, layout, pipeline)
-        for unit in names:
-            progress(f"{unit}: remove")
-            switch.take_down(machine, layout, pipeline, unit)
-        used = {release.bundle for unit in names for release in records.history(machine, layout, pipeline, unit)}
-        paths = [path for unit in names for path in layout.of_unit(pipeline, unit)]
-        must(machine, commands.remove(layout.releases(pipeline), *paths))
-        prune.remove_bundles(machine, layout, used)
-        supervisor.stop_if_idle(machine, layout)
-    return names
-
-
-def _rehearse(plan: Plan, settings: Settings, host: Host, progress: Progress) -> tuple[UnitStatus, ...]:
+def _rehearse(fleet: Machines, plan: Plan, settings: Settings, progress: Progress) -> tuple[UnitStatus, ...]:
     """What a deploy would do, unit by unit; only the store of artefacts is written to."""
-    layout = Layout(str(settings.home))
-    double = rehearsal(host)
+    doubles = {host.machine: rehearsal(host) for host in scene.hosts(fleet, plan, settings, progress)}
+    there = scene.look(doubles, plan, settings, progress)
     statuses = []
     for unit in plan.units:
         with bundled(plan, unit, settings) as bundle:
-            former = records.current(double, layout, plan.pipeline, unit.name)
+            former = there.former(unit.name, unit.machine)
             action: Action = "create" if former is None else "nothing" if former.bundle == bundle.digest else "replace"
         progress(f"{unit.name}: {action}")
-        statuses.append(UnitStatus(unit.name, action, former.id if former else "", former.endpoint if former else ""))
-    return (*statuses, *(UnitStatus(unit, "remove", "", "") for unit in switch.vanished(double, layout, plan)))
+        known = (former.id, former.endpoint) if former else ("", "")
+        statuses.append(UnitStatus(unit.name, action, *known, unit.machine))
+    gone = [(place.host.machine, unit) for place in there.places.values() for unit in place.gone(plan)]
+    return (*statuses, *(_removal(unit, machine) for machine, unit in gone))

@@ -1,50 +1,68 @@
-"""What nobody can come back to any more goes: releases beyond those kept, then bundles that no release names."""
+"""What nobody can come back to any more goes: releases beyond those kept, then what only they needed."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from packer_lib import commands
 from packer_lib.hosts import Host
 from packer_lib.hosts.layout import Layout
+from packer_lib.hosts.lock import hold
 from packer_lib.release import records
+from packer_lib.release.forms import form_of
 from packer_lib.release.model import Release
+from packer_lib.release.native import remove_bundles
+from packer_lib.release.records import Records
 
 
-def prune(host: Host, layout: Layout, pipeline: str, keep: int, also: Collection[str] = ()) -> None:
+def prune(host: Host, pipeline: str, keep: int, also: Collection[str] = ()) -> None:
     """Keeps the `keep` newest releases of every unit that have answered; `also` are bundles that may have none.
 
     A bundle belongs to one pipeline (its id is in it), so that another pipeline's deploy is never disturbed.
     """
-    gone: set[str] = set(also)
-    kept: set[str] = set()
-    for unit in records.units(host, layout, pipeline):
-        dropped, left = _sort(host, layout, pipeline, unit, keep)
-        gone |= {release.bundle for release in dropped}
-        kept |= {release.bundle for release in left}
+    layout, there = Layout(host.home), records.read(host, pipeline)
+    left = {unit: _worth_keeping(there, unit, keep) for unit in there.units}
+    for unit in records.folders(host, pipeline):
+        dropped = [release for release in there.of(unit) if release not in left.get(unit, [])]
         # a unit that never answered leaves nothing, so that nobody takes it for deployed
         unwanted = tuple(layout.history(pipeline, unit, release.id) for release in dropped)
-        if paths := unwanted if left else layout.of_unit(pipeline, unit):
+        if paths := unwanted if left.get(unit) else layout.of_unit(pipeline, unit):
             host.run(commands.remove(*paths))
     host.run(commands.remove_empty(layout.releases(pipeline)))
-    remove_bundles(host, layout, gone - kept)
+    kept = [release for releases in left.values() for release in releases]
+    discard(host, [release for unit in there.units for release in there.of(unit) if release not in kept], kept, also)
 
 
-def _sort(host: Host, layout: Layout, pipeline: str, unit: str, keep: int) -> tuple[list[Release], list[Release]]:
-    """The unit's releases that go, and those that stay."""
-    current = records.current(host, layout, pipeline, unit)
-    releases = records.history(host, layout, pipeline, unit)
-    left = [release for index, release in enumerate(releases) if _worth_keeping(release, index, keep, current)]
-    return [release for release in releases if release not in left], left
+def _worth_keeping(there: Records, unit: str, keep: int) -> list[Release]:
+    current = there.current.get(unit)
+    newest = [release for release in there.of(unit) if release.since][: max(keep, 1)]
+    live = [release for release in there.of(unit) if current is not None and release.id == current.id]
+    return list(dict.fromkeys([*live, *newest]))
 
 
-def _worth_keeping(release: Release, index: int, keep: int, current: Release | None) -> bool:
-    if current is not None and release.id == current.id:
-        return True
-    return bool(release.since) and index < max(keep, 1)
+def discard(host: Host, gone: Sequence[Release], kept: Sequence[Release], also: Collection[str] = ()) -> None:
+    """What only the releases in `gone` needed, and the bundles in `also`."""
+    needed = {need for release in kept for need in (release.bundle, release.image)}
+    dropped = {(release.form, release.bundle, release.image): release for release in gone}
+    for release in dropped.values():
+        if (release.image or release.bundle) not in needed:
+            form_of(release).discard(host, release)
+    remove_bundles(host, sorted(set(also) - needed))
+    if gone or also:
+        remove_environments(host)
 
 
-def remove_bundles(host: Host, layout: Layout, digests: Collection[str]) -> None:
-    paths = [layout.bundle(digest) for digest in sorted(digests)]
-    if paths:
-        host.run(commands.remove(*paths, *(f"{path}.checked" for path in paths)))
+def remove_environments(host: Host) -> None:
+    """Those that no bundle needs any more; from before bundles said so, none.
+
+    Renamed first, and looked at again: who needs one says so before it looks whether it is there.
+    """
+    layout = Layout(host.home)
+    for claims in host.run(commands.empty_folders(f"{layout.home}/envs", ".for")).out.splitlines():
+        place = claims.removesuffix(".for")
+        with hold(host, layout, f"ENV-{place.rpartition('/')[2][:16]}", "removing an environment", wait=60):
+            host.run(commands.rename(place, f"{place}.gone"))
+            if host.run(commands.remove_empty(claims)).ok:
+                host.run(commands.remove(f"{place}.gone"))
+            else:
+                host.run(commands.rename(f"{place}.gone", place))

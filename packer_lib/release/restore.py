@@ -1,59 +1,105 @@
-"""The way back: every unit of a pipeline as it was when it last answered."""
+"""The way back: every unit of a pipeline, on every machine, as it was when it last answered."""
 
 from __future__ import annotations
 
-from packer_lib.errors import DeployFailed, RollbackFailed
+from collections.abc import Sequence
+
+from packer_lib import commands
+from packer_lib.errors import MLPackerError, RollbackFailed
 from packer_lib.hosts import Host
-from packer_lib.hosts.home import prepare
+from packer_lib.hosts.home import must, prepare, put_text
 from packer_lib.hosts.layout import Layout
-from packer_lib.plan import Plan
 from packer_lib.release import prune, records, supervisor, switch
 from packer_lib.release.model import Release
-from packer_lib.release.verify import wait_ready
+from packer_lib.release.scene import Place, Scene
+from packer_lib.release.verify import private, public, wait_ready
 from packer_lib.settings import Settings
 
+Told = tuple[str | None, str, str]  # machine, unit, what became of it
 
-def restore(host: Host, plan: Plan, settings: Settings) -> list[str]:
-    """Puts every unit back on its current release and waits for it, removes those that never answered, and says so
-    by unit.
 
-    Goes on to the next unit when one fails; then `RollbackFailed` names all that are not back.
+def restore(scene: Scene, settings: Settings, touched: bool = True) -> list[Told]:
+    """Puts every unit back on the release that the scene has for it and waits for it, removes those that had none, and
+    says so by machine and unit.
+
+    Goes on to the next unit, and machine, when one fails; then `RollbackFailed` names all that are not back. A machine
+    that cannot be reached counts as back when nothing live was `touched` yet.
     """
-    layout, done, failed = Layout(str(settings.home)), [], []
-    prepare(host, layout)
-    supervisor.configure(host, layout)
-    former = {name: records.current(host, layout, plan.pipeline, name) for name in _names(host, layout, plan)}
-    for name, release in former.items():
+    told: list[Told] = []
+    failed: list[str] = []
+    for machine, place in scene.places.items():
         try:
-            done.append(_put_back(host, layout, plan.pipeline, name, release, settings))
-        except DeployFailed as error:
-            failed.append(error.message)
-    failed += _not_ready(host, layout, [release for release in former.values() if release], settings)
+            told += _on(place, scene, settings, failed)
+        except MLPackerError as error:
+            if touched:
+                failed.append(error.message)
+            told.append((machine, "*", f"not reached; what is live there was {'' if touched else 'not '}touched"))
     if failed:
-        raise RollbackFailed("\n".join(failed), f"look at `mlpacker status {plan.pipeline}`, then deploy again")
-    prune.prune(host, layout, plan.pipeline, settings.keep_releases)
-    return done
+        raise RollbackFailed("\n".join(failed), f"look at `mlpacker status {scene.plan.pipeline}`, then deploy again")
+    return told
 
 
-def _names(host: Host, layout: Layout, plan: Plan) -> list[str]:
+def _on(place: Place, scene: Scene, settings: Settings, failed: list[str]) -> list[Told]:
+    host, pipeline = place.host, scene.plan.pipeline
+    names = _names(place, scene)
+    if not names:
+        return []
+    prepare(host, Layout(host.home))
+    if "native" in place.forms:
+        supervisor.configure(host, Layout(host.home))
+    told, back = [], []
+    for unit in names:
+        former = place.records.current.get(unit)
+        try:
+            told.append((host.machine, unit, _put_back(place, pipeline, unit, former, settings)))
+            back += [former] if former else []
+        except MLPackerError as error:
+            failed.append(error.message)
+    failed += _not_ready(host, back, settings)
+    if not failed:
+        prune.prune(host, pipeline, settings.keep_releases)
+    return told
+
+
+def _names(place: Place, scene: Scene) -> list[str]:
     """Consumers first, as in a deploy."""
-    planned = [unit.name for unit in plan.units]
-    return list(dict.fromkeys([*planned, *records.units(host, layout, plan.pipeline)]))
+    planned = [unit.name for unit in scene.plan.units if unit.machine == place.host.machine]
+    return list(dict.fromkeys([*planned, *place.records.units, *place.gone(scene.plan)]))
 
 
-def _put_back(host: Host, layout: Layout, pipeline: str, unit: str, former: Release | None, settings: Settings) -> str:
+def _put_back(place: Place, pipeline: str, unit: str, former: Release | None, settings: Settings) -> str:
+    host = place.host
     if former is None:
-        switch.take_down(host, layout, pipeline, unit)
-        return f"{unit}: removed, there was none before"
-    switch.switch(host, former, settings)
-    return f"{unit}: back on {former.id}"
+        switch.take_down(host, pipeline, unit, place.forms)
+        must(host, commands.remove(Layout(host.home).current(pipeline, unit)))
+        return "removed, there was none before"
+    if not switch.is_live(host, former):
+        _bring_back(place, former, settings)
+    switch.stop_others(host, former, place.forms)
+    if records.read(host, pipeline).current.get(unit) != former:
+        put_text(host, former.to_json(), Layout(host.home).current(pipeline, unit))
+    return f"back on {former.id}"
 
 
-def _not_ready(host: Host, layout: Layout, releases: list[Release], settings: Settings) -> list[str]:
+def _bring_back(place: Place, former: Release, settings: Settings) -> None:
+    """With a door the release that failed answers until the former one is ready again."""
+    host = place.host
+    if not former.has_door:
+        switch.replace(host, former, place.forms)
+        return
+    others = tuple(form for form in place.forms if form != former.form)
+    if others:
+        switch.take_down(host, former.pipeline, former.unit, others)
+    switch.begin(host, former)
+    wait_ready(host, former, settings.ready_timeout, private(host, former))
+    switch.take_over(host, former)
+
+
+def _not_ready(host: Host, releases: Sequence[Release], settings: Settings) -> list[str]:
     failed = []
     for release in releases:
         try:
-            wait_ready(host, layout, release, settings.ready_timeout)
-        except DeployFailed as error:
+            wait_ready(host, release, settings.ready_timeout, public(host, release))
+        except MLPackerError as error:
             failed.append(error.message)
     return failed

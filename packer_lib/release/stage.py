@@ -1,4 +1,4 @@
-"""A release on the machine, complete and not live: its record, what it runs, and its program section."""
+"""A release on its machine, complete and not live: its record, what it is started with, and what its form needs."""
 
 from __future__ import annotations
 
@@ -9,85 +9,150 @@ import json
 import os
 import secrets
 import socket
-import zlib
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
-from packer_lib import build, commands
+from packer_lib import build, commands, kept
 from packer_lib.build import Environment, entry
 from packer_lib.bundle import Bundle
-from packer_lib.errors import BuildFailed, DeployFailed
+from packer_lib.errors import BuildFailed, DeployFailed, PolicyRefused
 from packer_lib.hosts import Host
 from packer_lib.hosts.home import must, prepare, put_text
-from packer_lib.hosts.layout import Layout, program
+from packer_lib.hosts.layout import DOOR, Layout
 from packer_lib.plan import Plan, Unit
-from packer_lib.release import records, supervisor
+from packer_lib.release import ports, records, supervisor
+from packer_lib.release.fleets import Machines
+from packer_lib.release.forms import Launch, form_of
 from packer_lib.release.model import Release
 from packer_lib.release.place import blamed, placed
 from packer_lib.settings import Settings
 
-FIRST_PORT, PORTS = 20000, 10000  # below Linux's ports for outgoing connections (32768 and up)
+if TYPE_CHECKING:
+    from packer_lib.images import Image
+
+INSIDE = {"MLPACKER_HOST": "0.0.0.0", "MLPACKER_PORT": "8080"}  # noqa: S104  in a container, as its image is made
+INSIDE_DOOR = {"MLPACKER_DOOR": "/run/mlpacker"}
 
 
 def check(host: Host, plan: Plan, unit: Unit, bundle: Bundle, environment: Environment) -> None:
     """`build.check` with the environment that the PADL file gives the unit; what fails has its place in that file."""
-    try:
+    with told_with_place(plan, unit):
         build.check(host, bundle, environment, variables(plan, unit))
+
+
+@contextmanager
+def told_with_place(plan: Plan, unit: Unit) -> Iterator[None]:
+    try:
+        yield
     except BuildFailed as failed:
         pointer = blamed(plan, unit, failed.message)
         raise BuildFailed(placed(plan, pointer, failed.message), failed.hint) from None
 
 
 def stage(  # noqa: PLR0913  the last stage before the machine: everything comes together here
-    host: Host, plan: Plan, unit: Unit, bundle: Bundle, environment: Environment, settings: Settings, run: str = ""
+    fleet: Machines,
+    plan: Plan,
+    unit: Unit,
+    bundle: Bundle,
+    made: Environment | Image,
+    settings: Settings,
+    run: str = "",
+    text: str | None = None,
 ) -> Release:
-    """The unit's next release on the machine; the same release again when nothing is different.
+    """The unit's next release on its machine; the same release again when nothing is different.
 
-    `DeployFailed` when its port is somebody else's, or a secret it needs is not set here.
+    Units are staged in the order of `plan.units`, so that one that calls another knows where that will be.
+    `DeployFailed` when its port is somebody else's, or a secret it needs is not set here. `text`: as in `deploy`.
     """
-    layout = Layout(str(settings.home))
+    kept.expect(plan, text, settings)
+    env = {**variables(plan, unit), **_secrets(plan, unit, settings), **_links(fleet, plan, unit, settings)}
+    host = fleet[unit.machine]
+    layout, there = Layout(host.home), records.read(host, plan.pipeline)
     prepare(host, layout)
-    supervisor.configure(host, layout)
-    port = _port(host, layout, plan, unit, settings.bind)
-    env = {**variables(plan, unit), **_secrets(plan, unit), "MLPACKER_HOST": settings.bind, "MLPACKER_PORT": str(port)}
-    identity = _identity(_key(host, layout), bundle.digest, environment.python, env)
-    known = [release for release in records.history(host, layout, plan.pipeline, unit.name) if release.id == identity]
+    if not plan.containerized:
+        supervisor.configure(host, layout)
+    address = ports.bind(plan, unit, settings)
     release = Release(
         pipeline=plan.pipeline,
         unit=unit.name,
-        id=identity,
+        id="",
         bundle=bundle.digest,
         lock=bundle.lock_digest,
         mode=plan.package_mode,
-        host=settings.bind,
-        port=port,
+        host=address,
+        port=ports.choose(host, plan, unit, there, address),
         models=bundle.models,
         run=run,
         by=f"{getpass.getuser()}@{socket.gethostname()}",
+        machine=unit.machine,
+        form="container" if plan.containerized else "native",
+        image="" if isinstance(made, Environment) else made.reference,
+        address=host.address if plan.package_mode == "api" else address,
     )
-    return known[0] if known else _write(host, layout, release, environment, env)
+    launch = _launch(host, plan, unit, release, made, env)
+    release = replace(release, id=_identity(_key(host, layout), release, launch))
+    known = [one for one in there.of(unit.name) if one.id == release.id]
+    return known[0] if known else _write(host, layout, release, launch)
 
 
-def _write(host: Host, layout: Layout, release: Release, environment: Environment, env: Mapping[str, str]) -> Release:
+def _write(host: Host, layout: Layout, release: Release, launch: Launch) -> Release:
     """The record last: with it, the release is complete."""
     folder = layout.history(release.pipeline, release.unit, release.id)
+    told = replace(launch, env={**launch.env, "MLPACKER_RELEASE": release.id, "PYTHONUNBUFFERED": "1"})
     must(host, commands.make_folders(folder))
-    launch = {
-        "argv": [environment.python, entry(release.mode)],
-        "cwd": environment.folder,
-        "env": {**env, "MLPACKER_RELEASE": release.id, "PYTHONUNBUFFERED": "1"},
-    }
-    put_text(host, json.dumps(launch, indent=2, ensure_ascii=False), f"{folder}/launch.json")
-    put_text(host, supervisor.unit_conf(host, layout, release), f"{folder}/unit.conf")
+    put_text(host, told.to_json(), f"{folder}/launch.json")
+    form_of(release).create(host, release, told)
     put_text(host, release.to_json(), f"{folder}/release.json")
     return release
 
 
-def _identity(key: bytes, bundle: str, python: str, env: Mapping[str, str]) -> str:
+def _launch(
+    host: Host, plan: Plan, unit: Unit, release: Release, made: Environment | Image, env: dict[str, str]
+) -> Launch:
+    if isinstance(made, Environment):
+        return Launch((made.python, entry(release.mode)), made.folder, {**env, **_listens(host, release)})
+    inside = {**INSIDE, **(INSIDE_DOOR if release.has_door else {})}
+    limits = unit.resources
+    served = [queue for queue in plan.queues if queue.id in _queues(unit) and queue.options.get("role") == "server"]
+    return Launch(
+        env={**env, **inside},
+        memory=limits.memory,
+        cpus=limits.cpus,
+        names=_names(plan, unit, env),
+        ports=tuple(queue.port for queue in served),
+    )
+
+
+def _listens(host: Host, release: Release) -> dict[str, str]:
+    """With a door, the unit's own port is for the door and for us; it says which it has."""
+    if not release.has_door:
+        return {"MLPACKER_HOST": release.host, "MLPACKER_PORT": str(release.port)}
+    door = Layout(host.home).door(release.pipeline, release.unit, host.uid)
+    return {"MLPACKER_HOST": ports.HERE, "MLPACKER_PORT": "0", "MLPACKER_DOOR": door}
+
+
+def _names(plan: Plan, unit: Unit, env: dict[str, str]) -> tuple[str, ...]:
+    """Hosts that the unit talks to."""
+    links = json.loads(env.get("MLPACKER_LINKS", "{}"))
+    called = [urlsplit(link["url"]).hostname or "" for link in links.values()]
+    return tuple(dict.fromkeys([*(queue.server for queue in plan.queues if queue.id in _queues(unit)), *called]))
+
+
+def _queues(unit: Unit) -> set[str]:
+    return {*unit.sources, *unit.sinks, *(step.dead_letter for step in unit.steps if step.dead_letter)}
+
+
+def _identity(key: bytes, release: Release, launch: Launch) -> str:
     """Keyed with the machine's own key, or whoever sees a release's name could guess at a weak password in its
     `env`.
     """
-    content = json.dumps([bundle, python, dict(sorted(env.items()))])
+    told = asdict(launch)
+    place = [release.machine, release.form, release.address, release.host, release.port]
+    content = json.dumps([release.bundle, release.image, place, told], sort_keys=True)
     return hmac.new(key, content.encode(), hashlib.sha256).hexdigest()[:12]
 
 
@@ -104,14 +169,16 @@ def variables(plan: Plan, unit: Unit) -> dict[str, str]:
     return {**dict(plan.env), **own}
 
 
-def _secrets(plan: Plan, unit: Unit) -> dict[str, str]:
+def _secrets(plan: Plan, unit: Unit, settings: Settings) -> dict[str, str]:
     """Values of the environment variables that the unit's queues name (`pass_env`), from the deployer's environment."""
-    dead = [step.dead_letter for step in unit.steps if step.dead_letter]
-    needed = {
-        str(queue.options["pass_env"]): queue.id
-        for queue in plan.queues
-        if queue.id in {*unit.sources, *unit.sinks, *dead} and queue.options.get("pass_env")
-    }
+    used = [queue for queue in plan.queues if queue.id in _queues(unit) and queue.options.get("pass_env")]
+    needed = {str(queue.options["pass_env"]): queue.id for queue in used}
+    for name, queue in needed.items():
+        if not any(fnmatchcase(name, pattern) for pattern in settings.secret_env):
+            raise PolicyRefused(
+                f"{plan.pipeline}.{unit.name}: {name} (queue {queue}) is not a variable that a PADL file may name here",
+                f"name one that matches {', '.join(settings.secret_env)} (MLPACKER__SECURITY__SECRET_ENV)",
+            )
     missing = [f"{name} (queue {queue})" for name, queue in needed.items() if name not in os.environ]
     if missing:
         raise DeployFailed(
@@ -121,36 +188,36 @@ def _secrets(plan: Plan, unit: Unit) -> dict[str, str]:
     return {name: os.environ[name] for name in needed}
 
 
-def _port(host: Host, layout: Layout, plan: Plan, unit: Unit, address: str) -> int:
-    """PADL's port, or the one the unit had, or a free one that is the same on every machine as far as possible."""
-    kept = [release.port for release in records.history(host, layout, plan.pipeline, unit.name)]
-    port = unit.port or next(iter(kept), 0) or _free(host, layout, address, program(plan.pipeline, unit.name))
-    holder = _toolbox(host, layout, "port", address, str(port))
-    if not holder["free"] and not _is_ours(layout, plan.pipeline, holder):
-        step = next((step for step in unit.steps if step.port), None) or unit.steps[0]
-        taken = f"port {port} on {host.name} is taken by {_who(holder)}"
-        pointer = ("pipeline", step.name, *(["port"] if step.port else []))
-        raise DeployFailed(placed(plan, pointer, taken), "stop that process, or give the step another `port`")
-    return port
+def _links(fleet: Machines, plan: Plan, unit: Unit, settings: Settings) -> dict[str, str]:
+    """Where the units that this one calls are, for its `MLPACKER_LINKS`."""
+    if plan.package_mode != "api" or not unit.links:
+        return {}
+    called = {name: _link(fleet, plan, unit, plan.unit(name), settings) for name in unit.links}
+    return {"MLPACKER_LINKS": json.dumps(called, sort_keys=True)}
 
 
-def _who(holder: dict[str, Any]) -> str:
-    return f"process {holder['pid']} ({holder['command']})" if holder["pid"] else "a process of another user"
+def _link(fleet: Machines, plan: Plan, unit: Unit, other: Unit, settings: Settings) -> dict[str, Any]:
+    return {
+        "url": _url(fleet, plan, unit, other, settings),
+        "machine": other.machine,
+        "timeout": plan.link_timeout,
+        "retries": plan.link_retries,
+        "idempotent": other.idempotent,
+    }
 
 
-def _is_ours(layout: Layout, pipeline: str, holder: dict[str, Any]) -> bool:
-    """Whether it is a unit of this pipeline, also one that a killed supervisor left behind."""
-    prefix = f"{supervisor.socket_path(layout.home)} {program(pipeline, '')}"
-    return str(holder["program"]).startswith(prefix)
-
-
-def _free(host: Host, layout: Layout, address: str, name: str) -> int:
-    first = FIRST_PORT + zlib.crc32(f"{layout.home} {name}".encode()) % PORTS
-    port = int(_toolbox(host, layout, "free", address, str(first), layout.home)["port"])
+def _url(fleet: Machines, plan: Plan, unit: Unit, other: Unit, settings: Settings) -> str:
+    """By the door's name between containers of one machine, by the loopback between its processes, else by the name of
+    the machine."""
+    near = other.machine == unit.machine
+    if near and plan.containerized:
+        return f"http://mlpacker.{plan.pipeline}.{other.name}.{DOOR}:8080"
+    host = fleet[other.machine]
+    port = other.port or ports.known(other, records.read(host, plan.pipeline))
     if not port:
-        raise DeployFailed(f"no free port on {host.name} from {first} on")
-    return port
-
-
-def _toolbox(host: Host, layout: Layout, *words: str) -> Any:
-    return json.loads(must(host, commands.toolbox(host.python, layout.toolbox, *words)).out)
+        raise DeployFailed(
+            f"{plan.pipeline}.{unit.name} calls {other.name}, which is not staged yet", "stage that first"
+        )
+    address = ports.bind(plan, other, settings) if near else host.address
+    place = Release(plan.pipeline, other.name, "", "", "", "api", address, port)
+    return place.local if near else place.endpoint

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shlex
 import time
@@ -13,8 +12,8 @@ from typing import Any
 from packer_lib import commands
 from packer_lib.errors import DeployFailed
 from packer_lib.hosts import Host, Result
-from packer_lib.hosts.home import clean_environment, put_text
-from packer_lib.hosts.layout import Layout, program
+from packer_lib.hosts.home import clean_environment, must, put_text
+from packer_lib.hosts.layout import DOOR, Layout, program, short_folder
 from packer_lib.release.model import Release
 from packer_lib.release.state import State
 
@@ -64,33 +63,50 @@ def unit_conf(host: Host, layout: Layout, release: Release) -> str:
     """The program section of one release of a unit: always the same text for the same release."""
     pipeline, unit = release.pipeline, release.unit
     launch = f"{layout.history(pipeline, unit, release.id)}/launch.json"
+    command = commands.toolbox(host.python, layout.toolbox, "launch", launch)
+    return _program(layout, program(pipeline, unit, release.id), command, layout.log(pipeline, unit), SETTLED_AFTER, 4)
+
+
+def door_conf(host: Host, layout: Layout, release: Release) -> str:
+    """The program section of the unit's door, for the public port of this release. Nobody gives a door up."""
+    name = program(release.pipeline, release.unit, DOOR)
+    folder = layout.door(release.pipeline, release.unit, host.uid)
+    command = commands.door(host.python, layout.door_program, "hold", folder, release.host, str(release.port))
+    return _program(layout, name, command, f"{layout.home}/logs/{name}.log", 1, 1000)
+
+
+def _program(layout: Layout, name: str, command: commands.Argv, log: str, startsecs: int, startretries: int) -> str:
     return render(
         "supervisor.conf.j2",
-        program=program(pipeline, unit),
-        command=shlex.join(commands.toolbox(host.python, layout.toolbox, "launch", launch)),
+        program=name,
+        command=shlex.join(command),
         directory=layout.home,
-        log=layout.log(pipeline, unit),
-        startsecs=SETTLED_AFTER,
+        log=log,
+        startsecs=startsecs,
+        startretries=startretries,
         stopwaitsecs=STOP_WITHIN,
     )
 
 
 def configure(host: Host, layout: Layout) -> None:
     """Supervisor's own configuration, as this version wants it."""
-    put_text(host, render("supervisord.conf.j2", home=layout.home, socket=socket_path(layout.home)), layout.supervisord)
+    socket = socket_path(layout.home, host.uid)
+    if not socket.startswith(f"{layout.home}/"):
+        _make_private(host, layout, socket.rpartition("/")[0])
+    put_text(host, render("supervisord.conf.j2", home=layout.home, socket=socket), layout.supervisord)
 
 
-def socket_path(home: str) -> str:
-    """`supervisor.sock` in `home`, or in a private short folder when the path would be too long for a socket.
-
-    Depends on `home` and the user only: a task and a shell with other environments must find the same supervisor.
-    """
+def socket_path(home: str, uid: int) -> str:
+    """`supervisor.sock` in `home`, or in a short folder when the path would be too long for a socket."""
     plain = f"{home}/supervisor.sock"
-    if len(plain.encode()) <= LONGEST_SOCKET:
-        return plain
-    folder = Path(f"/tmp/mlpacker-{os.getuid()}-{hashlib.sha256(home.encode()).hexdigest()[:12]}")  # noqa: S108  checked
-    private_folder(folder)
-    return f"{folder}/supervisor.sock"
+    return plain if len(plain.encode()) <= LONGEST_SOCKET else f"{short_folder(home, uid)}/supervisor.sock"
+
+
+def _make_private(host: Host, layout: Layout, folder: str) -> None:
+    if host.machine is None:
+        private_folder(Path(folder))
+    else:
+        must(host, commands.toolbox(host.python, layout.toolbox, "private", folder))
 
 
 def private_folder(folder: Path) -> None:
@@ -146,7 +162,9 @@ def parse_state(line: str) -> State:
 
 def start(host: Host, layout: Layout) -> None:
     """Starts supervisord in a session and an environment of its own: it outlives the task that needed it."""
-    host.run(commands.toolbox(host.python, layout.toolbox, "clear", layout.supervisord, socket_path(layout.home)))
+    host.run(
+        commands.toolbox(host.python, layout.toolbox, "clear", layout.supervisord, socket_path(layout.home, host.uid))
+    )
     begun = host.run(
         commands.supervisord(host.python, layout.supervisord), env=clean_environment(host), timeout=ANSWER_WITHIN
     )

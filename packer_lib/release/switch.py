@@ -1,71 +1,62 @@
-"""What supervisor runs: a staged release live, the former one back, a unit gone."""
+"""Which release of a unit is live on its machine: one put there, the others gone, a unit taken down."""
 
 from __future__ import annotations
 
-from packer_lib import commands
 from packer_lib.errors import DeployFailed
 from packer_lib.hosts import Host
-from packer_lib.hosts.home import must
-from packer_lib.hosts.layout import Layout, program
-from packer_lib.plan import Plan
-from packer_lib.release import records, supervisor
-from packer_lib.release.model import Release
-from packer_lib.settings import Settings
+from packer_lib.hosts.layout import program
+from packer_lib.release import records
+from packer_lib.release.forms import form_of, named
+from packer_lib.release.model import FormName, Release
 
 
-def switch(host: Host, release: Release, settings: Settings) -> bool:
-    """The unit's process is this release's from here on; False when it already was and goes on undisturbed."""
-    layout = Layout(str(settings.home))
-    name, conf = program(release.pipeline, release.unit), layout.conf(release.pipeline, release.unit)
-    must(host, commands.copy(_staged(layout, release), f"{conf}.next"))
-    must(host, commands.rename(f"{conf}.next", conf))
-    said = supervisor.control(host, layout, "update", name)
-    if not said.ok:
-        raise DeployFailed(f"supervisor does not take {name}: {said.tail(5)}")
-    if name in said.out:
-        return True
-    if supervisor.ask(host, layout, name).alive:
+def is_live(host: Host, release: Release) -> bool:
+    """Its process runs, and the unit's public port is its own."""
+    form = form_of(release)
+    if not form.state(host, release.pipeline, release.unit, release.id).alive:
         return False
-    _revive(host, layout, name)
-    return True
+    return not release.has_door or form.door(host, release, "status").get("current") == release.id
 
 
-def _staged(layout: Layout, release: Release) -> str:
-    return f"{layout.history(release.pipeline, release.unit, release.id)}/unit.conf"
+def begin(host: Host, release: Release) -> None:
+    """Its process runs, beside what runs already."""
+    form = form_of(release)
+    form.create(host, release, records.launch(host, release))
+    form.start(host, release)
 
 
-def is_installed(host: Host, layout: Layout, release: Release) -> bool:
-    """Whether supervisor is told to run this release, and not another or none."""
-    told = host.run(commands.read(layout.conf(release.pipeline, release.unit)))
-    return told.ok and told.out == host.run(commands.read(_staged(layout, release))).out
+def take_over(host: Host, release: Release) -> None:
+    """The public port is this release's from here on; no connection to it is refused or cut meanwhile."""
+    answer = form_of(release).door(host, release, "switch", release.id)
+    if "error" in answer:
+        name = program(release.pipeline, release.unit)
+        raise DeployFailed(f"{name} on {host.name}: {answer['error']}", "look at its log, then deploy again")
 
 
-def _revive(host: Host, layout: Layout, name: str) -> None:
-    """A program that supervisor has given up starts afresh, without waiting for it as `supervisorctl start` does."""
-    for word in ("stop", "remove", "add"):
-        supervisor.control(host, layout, word, name)
+def replace(host: Host, release: Release, forms: tuple[FormName, ...]) -> None:
+    """For a unit without a door: what runs stops, in order, and then this release starts."""
+    stop_others(host, release, forms)
+    begin(host, release)
 
 
-def retire(host: Host, plan: Plan, settings: Settings) -> list[str]:
-    """Stops the units that are no longer in the plan and says which; their record stays until the rest has answered."""
-    layout = Layout(str(settings.home))
-    gone = vanished(host, layout, plan)
-    for unit in gone:
-        take_down(host, layout, plan.pipeline, unit)
-    return gone
+def stop_others(host: Host, release: Release, forms: tuple[FormName, ...]) -> None:
+    """Every other release of the unit, and its door of another form."""
+    for name in forms:
+        form = named(name)
+        for identity in form.started(host, release.pipeline, release.unit):
+            if name != release.form or identity != release.id:
+                form.stop(host, release.pipeline, release.unit, identity)
+        if name != release.form:
+            form.close_door(host, release.pipeline, release.unit)
 
 
-def vanished(host: Host, layout: Layout, plan: Plan) -> list[str]:
-    planned = {unit.name for unit in plan.units}
-    return [unit for unit in records.units(host, layout, plan.pipeline) if unit not in planned]
-
-
-def take_down(host: Host, layout: Layout, pipeline: str, unit: str) -> None:
-    """No process of the unit and no program of it; fine when there was none."""
-    name, conf = program(pipeline, unit), layout.conf(pipeline, unit)
-    if supervisor.ask(host, layout, name).word == "UNKNOWN" and not host.run(commands.exists(conf)).ok:
-        return
-    must(host, commands.remove(conf))
-    said = supervisor.control(host, layout, "update", name)
-    if supervisor.ask(host, layout, name).word != "UNKNOWN":
-        raise DeployFailed(f"{name} does not stop: {said.tail(5)}", "look at its process, then undeploy again")
+def take_down(host: Host, pipeline: str, unit: str, forms: tuple[FormName, ...]) -> bool:
+    """No process of the unit and no door of it; False when there was none."""
+    found = False
+    for name in forms:
+        form = named(name)
+        for identity in form.started(host, pipeline, unit):
+            form.stop(host, pipeline, unit, identity)
+            found = True
+        form.close_door(host, pipeline, unit)
+    return found

@@ -1,78 +1,115 @@
-"""Whether what was switched answers, and what follows when it does: it is the release to come back to."""
+"""Whether a release answers: ready, as itself, right about its golden request, and still there a while later.
+
+The machine asks, not the deployer: a firewall between them is no failure of the unit.
+"""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from packer_lib import commands
 from packer_lib.errors import DeployFailed, printable
 from packer_lib.hosts import Host
-from packer_lib.hosts.home import must, put_text
 from packer_lib.hosts.layout import Layout, program
 from packer_lib.plan import Plan, Unit
-from packer_lib.release import prune, records, supervisor, switch
+from packer_lib.release.forms import form_of
 from packer_lib.release.model import Release
 from packer_lib.release.place import blamed, placed
 from packer_lib.runtime.golden import difference
 from packer_lib.settings import Settings
 
-LOOK_EVERY = 1.0  # seconds between two questions to supervisor; the unit itself is asked every 50 ms
+LOOK_EVERY = 1.0  # seconds between two questions about its process; the unit itself is asked every 50 ms
 ANSWER_WITHIN = 30.0
-LOG_LINES = 20
+LOG_LINES = 50
+ENDED = ("FATAL", "EXITED", "STOPPED", "UNKNOWN")
 MEND = "mend it and deploy again; the lines above are the last that it logged"
 WAIT = "deploy again when what it waits for is there; MLPACKER__DEPLOY__READY_TIMEOUT sets how many seconds it may take"
 
-
-def verify(host: Host, plan: Plan, releases: Sequence[Release], settings: Settings) -> tuple[Release, ...]:
-    """Waits until every unit is ready and answers its golden request; then they are the current releases, and what they
-    replaced is tidied away. `DeployFailed` says which unit did not, why, and what it last logged."""
-    layout = Layout(str(settings.home))
-    for release in releases:
-        _see_it_answer(host, layout, plan, release, settings)
-    current = tuple(_commit(host, layout, release) for release in releases)
-    for unit in switch.retire(host, plan, settings):
-        must(host, commands.remove(*layout.of_unit(plan.pipeline, unit)))
-    prune.prune(host, layout, plan.pipeline, settings.keep_releases)
-    return current
+Where = Callable[[], str]
 
 
-def _see_it_answer(host: Host, layout: Layout, plan: Plan, release: Release, settings: Settings) -> None:
+def see_it_answer(host: Host, plan: Plan, release: Release, settings: Settings, at_the_door: bool) -> None:
+    """Ready and right, at the unit's public port or at the release's own; `DeployFailed` with the place in the PADL
+    file, why, and what it last logged."""
     unit = plan.unit(release.unit)
+    where = public(host, release) if at_the_door else private(host, release)
     try:
-        wait_ready(host, layout, release, settings.ready_timeout)
-        ask_golden(host, layout, unit, release)
+        wait_ready(host, release, settings.ready_timeout, where)
+        ask_golden(host, unit, release, where)
     except DeployFailed as failed:
         pointer = blamed(plan, unit, failed.message.partition("\n")[0])
         raise DeployFailed(placed(plan, pointer, failed.message), failed.hint) from None
 
 
-def wait_ready(host: Host, layout: Layout, release: Release, seconds: float) -> None:
+def public(host: Host, release: Release) -> Where:
+    """Where people find the unit, as its own machine sees it."""
+    return (lambda: release.local) if release.has_door else private(host, release)
+
+
+def private(host: Host, release: Release) -> Where:
+    """Where exactly this release is, once that is known."""
+    return lambda: form_of(release).private(host, release)
+
+
+def wait_ready(host: Host, release: Release, seconds: float, where: Where) -> None:
     """Returns when this release is ready; a process that has given up, or failed to start twice, ends the wait."""
-    name, end, failed_starts = program(release.pipeline, release.unit), time.monotonic() + seconds, 0
+    form, end, failed_starts = form_of(release), time.monotonic() + seconds, 0
+    pause = 0.05
     while True:
-        answer = toolbox(host, layout, "ready", f"{release.endpoint}/readyz", str(min(LOOK_EVERY, seconds)))
-        if answer["status"] == 200:
-            answer = _who_answers(host, layout, release)
+        answer = _readiness(host, release, where(), min(LOOK_EVERY, seconds))
         if answer["status"] == 200:
             return
-        state = supervisor.ask(host, layout, name)
+        state = form.state(host, release.pipeline, release.unit, release.id)
         failed_starts += state.word == "BACKOFF"
-        if state.word in ("FATAL", "EXITED", "STOPPED", "UNKNOWN") or failed_starts > 1:
-            raise _failed(host, layout, release, f"its process does not stay up ({state.word})", MEND)
+        if state.word in ENDED or failed_starts > 1:
+            raise failed(host, release, f"its process does not stay up ({state.word})", MEND)
         if time.monotonic() >= end:
-            raise _failed(host, layout, release, f"not ready after {seconds:g} s: {_reason(answer)}", WAIT)
+            raise failed(host, release, f"not ready after {seconds:g} s: {_reason(answer)}", WAIT)
+        time.sleep(pause)
+        pause = min(2 * pause, LOOK_EVERY / 2)
 
 
-def _who_answers(host: Host, layout: Layout, release: Release) -> dict[str, Any]:
-    """`/info`, as no answer when it is another release's: a port that was free a moment ago may be someone else's."""
-    answer: dict[str, Any] = toolbox(host, layout, "http", "GET", f"{release.endpoint}/info", str(ANSWER_WITHIN))
+def _readiness(host: Host, release: Release, url: str, seconds: float) -> dict[str, Any]:
+    """`/readyz`, and when that is well `/info`: a port that was free a moment ago may be someone else's."""
+    if not url:
+        return {"status": 0, "body": "it has not come to its door yet"}
+    answer: dict[str, Any] = toolbox(host, "ready", f"{url}/readyz", str(seconds))
+    if answer["status"] != 200:
+        return answer
+    answer = toolbox(host, "http", "GET", f"{url}/info", str(ANSWER_WITHIN))
     if answer["status"] == 200 and f'"{release.id}"' in answer["body"]:
         return answer
     return {"status": 0, "body": f"another process answers on port {release.port}"}
+
+
+def watch(fleet_of: Callable[[Release], Host], plan: Plan, releases: Sequence[Release], seconds: float) -> None:
+    """All of them run on undisturbed for `seconds`; `DeployFailed` as soon as one does not.
+
+    A process that was started again is another one, however ready it is.
+    """
+    end = time.monotonic() + seconds
+    former: dict[str, tuple[int, str]] = {}
+    while releases and seconds > 0:
+        for release in releases:
+            former[release.unit] = _same(fleet_of(release), plan, release, former.get(release.unit, (0, "")))
+        if time.monotonic() >= end:
+            return
+        time.sleep(min(LOOK_EVERY, max(0.0, end - time.monotonic())))
+
+
+def _same(host: Host, plan: Plan, release: Release, former: tuple[int, str]) -> tuple[int, str]:
+    form = form_of(release)
+    state, url = form.state(host, release.pipeline, release.unit, release.id), form.private(host, release)
+    pid, place = former
+    ended = state.word not in ("RUNNING", "STARTING") or (pid and state.pid != pid) or (place and url != place)
+    if ended or (url and toolbox(host, "ready", f"{url}/livez", "5")["status"] == 0):
+        error = failed(host, release, f"it was ready and did not stay so ({state.word})", MEND)
+        pointer = blamed(plan, plan.unit(release.unit), "")
+        raise DeployFailed(placed(plan, pointer, error.message), error.hint)
+    return state.pid or pid, url or place
 
 
 def _reason(answer: dict[str, Any]) -> str:
@@ -84,24 +121,25 @@ def _reason(answer: dict[str, Any]) -> str:
     return printable(str(reason))
 
 
-def _failed(host: Host, layout: Layout, release: Release, why: str, hint: str) -> DeployFailed:
-    log = host.run(commands.tail(layout.log(release.pipeline, release.unit), LOG_LINES)).out
+def failed(host: Host, release: Release, why: str, hint: str) -> DeployFailed:
+    """With the last lines that it logged, which are asked for now: soon they are gone with it."""
+    log = form_of(release).log(host, release.pipeline, release.unit, LOG_LINES)
     lines = "\n".join(f"  | {line}" for line in printable(log).splitlines())
-    return DeployFailed(f"{program(release.pipeline, release.unit)}: {why}\n{lines}".rstrip(), hint)
+    where = "" if host.machine is None else f" on {host.name}"
+    return DeployFailed(f"{program(release.pipeline, release.unit)}{where}: {why}\n{lines}".rstrip(), hint)
 
 
-def ask_golden(host: Host, layout: Layout, unit: Unit, release: Release) -> None:
-    """The golden request of a REST unit, over HTTP. Its answer is compared where the unit has one step only: the
-    steps' own requests were all compared by the check of the bundle."""
+def ask_golden(host: Host, unit: Unit, release: Release, where: Where) -> None:
+    """The golden request of a REST unit, over HTTP, answered by this unit alone. Its answer is compared where the unit
+    has one step only: the steps' own requests were all compared by the check of the bundle."""
     golden = unit.steps[0].test
-    if release.mode != "api" or golden is None:
+    if not release.has_door or golden is None:
         return
     body = json.dumps({"data": [golden.input]})
-    argv = ("http", "POST", f"{release.endpoint}/predict", str(ANSWER_WITHIN))
-    answer = toolbox(host, layout, *argv, body=body)
+    answer = toolbox(host, "http", "POST", f"{where()}/predict?alone=true", str(ANSWER_WITHIN), body=body)
     wrong = _wrong(answer, golden.output if len(unit.steps) == 1 else None)
     if wrong:
-        raise _failed(host, layout, release, f"the golden request failed: {wrong}", MEND)
+        raise failed(host, release, f"the golden request failed: {wrong}", MEND)
 
 
 def _wrong(answer: dict[str, Any], expected: Any) -> str:
@@ -112,19 +150,8 @@ def _wrong(answer: dict[str, Any], expected: Any) -> str:
     return difference([expected], json.loads(answer["body"]).get("predictions"))
 
 
-def toolbox(host: Host, layout: Layout, *words: str, body: str | None = None) -> Any:
+def toolbox(host: Host, *words: str, body: str | None = None) -> Any:
     """One question to the toolbox there; its answer."""
-    argv = commands.toolbox(host.python, layout.toolbox, *words)
+    argv = commands.toolbox(host.python, Layout(host.home).toolbox, *words)
     result = host.run(argv, input=body, timeout=ANSWER_WITHIN * 2)
     return json.loads(result.out) if result.ok else {"status": 0, "body": result.tail(3)}
-
-
-def _commit(host: Host, layout: Layout, release: Release) -> Release:
-    former = records.current(host, layout, release.pipeline, release.unit)
-    if former is not None and former.id == release.id:
-        return former
-    since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    live = replace(release, since=since)
-    put_text(host, live.to_json(), f"{layout.history(live.pipeline, live.unit, live.id)}/release.json")
-    put_text(host, live.to_json(), layout.current(live.pipeline, live.unit))
-    return live
