@@ -1,4 +1,7 @@
-"""Every command that the README and docs/ show is run: in the order of the page, in an empty folder, for real."""
+"""Every command that the README and docs/ show is run: in the order of the page, in an empty folder, for real.
+
+What needs other machines or Docker stands in blocks of their own (```console lab), and runs where the lab is up.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ import pytest
 from tests.support import ROOT
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^```(\w+(?: lab)?)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`((?:make|mlpacker|python -m packer_lib\S*) [^`|…]+)`")
 
 # commands that another test, or this very run, holds
@@ -22,6 +25,9 @@ ELSEWHERE = {
     "make demo": "tests/demo/test_demo.py",
     "make demo ARGS=--once": "tests/demo/test_demo.py",
     "make test": ".ci/run",
+    "make lab": ".ci/run",
+    "make modes": "tests/modes/test_modes.py",
+    "make faults": "tests/faults/__main__.py",
     "make check": ".ci/run",
     "make lint": ".ci/run",
     "make lock": "tests/bundle/test_lock.py",
@@ -29,9 +35,9 @@ ELSEWHERE = {
 }
 
 
-def commands(page: Path) -> list[str]:
-    """The lines after `$ ` in the page's console blocks."""
-    blocks = (body for kind, body in BLOCK.findall(page.read_text(encoding="utf-8")) if kind == "console")
+def commands(page: Path, block: str = "console") -> list[str]:
+    """The lines after `$ ` in the page's blocks of that kind."""
+    blocks = (body for kind, body in BLOCK.findall(page.read_text(encoding="utf-8")) if kind == block)
     return [line[2:] for body in blocks for line in body.splitlines() if line.startswith("$ ")]
 
 
@@ -44,7 +50,10 @@ def lay_out(page: Path, folder: Path) -> None:
 
 
 def run(command: str, folder: Path, environment: dict[str, str]) -> str:
-    done = subprocess.run(command, shell=True, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    """What it prints; a question is answered with yes."""
+    done = subprocess.run(
+        command, shell=True, cwd=folder, env=environment, input="y\n", capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, f"$ {command}\n{done.stdout}{done.stderr}"
     return done.stdout
 
@@ -52,16 +61,37 @@ def run(command: str, folder: Path, environment: dict[str, str]) -> str:
 @pytest.mark.native
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_the_commands_of_a_page_work_in_its_order(page: Path, tmp_path: Path) -> None:
-    work = tmp_path / "work"
+    go_through(page, "console", tmp_path, {})
+
+
+WITH_LAB = [page for page in PAGES if commands(page, "console lab")]
+
+
+@pytest.mark.lab
+@pytest.mark.parametrize("page", WITH_LAB, ids=lambda page: page.name)
+def test_the_commands_that_need_machines_or_docker_work_in_the_lab(page: Path, tmp_path: Path) -> None:
+    from tests.lab import lab
+
+    keys = tmp_path / "home" / "keys"
+    keys.mkdir(parents=True, mode=0o700)
+    (keys / "plant").touch(0o600)
+    (keys / "plant").write_bytes(lab.machine("edge_node").key.read_bytes())
+    go_through(page, "console lab", tmp_path, lab.settings_env())
+
+
+def go_through(page: Path, block: str, folder: Path, more: dict[str, str]) -> None:
+    """Runs the commands of those blocks in a folder where the page's named files are."""
+    work = folder / "work"
     work.mkdir()
     lay_out(page, work)
     environment = {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "MLPACKER__PATHS__HOME": str(tmp_path / "home"),
+        "MLPACKER__PATHS__HOME": str(folder / "home"),
+        **more,
     }
     try:
-        for command in commands(page):
+        for command in commands(page, block):
             if command.startswith("make "):
                 assert (ROOT / ELSEWHERE[command]).exists(), f"{command}: {ELSEWHERE[command]} is gone"
                 continue
