@@ -7,7 +7,7 @@ tests and dry runs.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -100,6 +100,10 @@ class Host(Protocol):
 
     def pour(self, argv: Sequence[str], chunks: Iterable[bytes], *, timeout: float | None = None) -> Result:
         """As `run`, with `chunks` on its standard input; the rest of them is not asked for when it ends before."""
+        ...
+
+    def listen(self, argv: Sequence[str]) -> Generator[str, None, None]:
+        """Lines that `argv` says, on standard output or error, as they come. Closing the generator kills it."""
         ...
 
     def put(self, source: Path, target: str, mode: int | None = None) -> None:

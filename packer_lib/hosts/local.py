@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import IO
@@ -73,6 +73,15 @@ class LocalHost:
             raise failed[0]
         return result
 
+    def listen(self, argv: Sequence[str]) -> Generator[str, None, None]:
+        process = _start(argv, None, subprocess.DEVNULL, subprocess.STDOUT)
+        try:
+            for line in process.stdout or ():
+                yield _text(line).rstrip("\n")
+        finally:
+            _kill_group(process)
+            process.communicate()
+
     def put(self, source: Path, target: str, mode: int | None = None) -> None:
         place = Path(target)
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -85,12 +94,14 @@ class LocalHost:
         """Nothing is held."""
 
 
-def _start(argv: Sequence[str], env: Mapping[str, str] | None, stdin: int) -> subprocess.Popen[bytes]:
+def _start(
+    argv: Sequence[str], env: Mapping[str, str] | None, stdin: int, stderr: int = subprocess.PIPE
+) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         list(argv),
         stdin=stdin,
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stderr=stderr,
         env=None if env is None else dict(env),
         start_new_session=True,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from packer_lib.hosts import Host, Result
@@ -48,6 +48,10 @@ class RecordingHost:
     def pour(self, argv: Sequence[str], chunks: Iterable[bytes], *, timeout: float | None = None) -> Result:  # noqa: ARG002
         self.done.append(tuple(argv))
         return self._answer(argv)
+
+    def listen(self, argv: Sequence[str]) -> Generator[str, None, None]:
+        self.done.append(tuple(argv))
+        yield from self._answer(argv).out.splitlines()
 
     def put(self, source: Path, target: str, mode: int | None = None) -> None:  # noqa: ARG002
         self.done.append(("put", target))

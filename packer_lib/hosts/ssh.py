@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -96,6 +96,10 @@ class SshHost:
 
     def pour(self, argv: Sequence[str], chunks: Iterable[bytes], *, timeout: float | None = None) -> Result:
         return self._run(argv, None, chunks, timeout)
+
+    def listen(self, argv: Sequence[str]) -> Generator[str, None, None]:
+        with self._speaking(argv[0]), self._channel() as channel:
+            yield from wire.listen(channel, {"argv": list(argv), "env": None})
 
     def _run(
         self,

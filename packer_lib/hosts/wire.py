@@ -12,7 +12,7 @@ import struct
 import threading
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -169,6 +169,19 @@ def run(
         channel.close()
         if chunks is not None:
             feeder.join()
+
+
+def listen(channel: paramiko.Channel, request: dict[str, Any]) -> Generator[str, None, None]:
+    """Lines of what a command says, as they come; when the channel closes, it is killed."""
+    wire = Wire(channel, "far_run")
+    wire.frame(b"", json.dumps({**request, "reads": False, "timeout": None}).encode())
+    kind, said = b"", b""
+    while kind != b"x":
+        kind, body = _frame(wire)
+        *lines, said = (said + body).split(b"\n") if kind != b"x" else (said, b"")
+        for line in lines:
+            if line or kind != b"x":
+                yield line.decode("utf-8", "replace")
 
 
 def _feed(wire: Wire, chunks: Iterable[bytes], failed: list[BaseException]) -> None:
