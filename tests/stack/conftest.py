@@ -1,0 +1,39 @@
+"""The stack once for all of this folder's tests; what it leaves on the engine afterwards is an error."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.stack.stack import Stack, build_images
+from tests.support import require, wait_for
+
+HEALTHY = 180.0
+
+
+@pytest.fixture(scope="session")
+def stack() -> Iterator[Stack]:
+    require("docker-compose", "apt-get install docker-compose")
+    build_images()
+    with tempfile.TemporaryDirectory(prefix="mlpacker-stack-") as folder:
+        Path(folder).chmod(0o755)
+        found = Stack(Path(folder), f"mlpackertest{os.getpid()}")
+        try:
+            found.up()
+            wait_for(lambda: _all_well(found.health()), HEALTHY, "every container healthy")
+            yield found
+        finally:
+            found.down()
+            assert found.left() == []
+
+
+def _all_well(health: dict[str, str]) -> bool:
+    done = {"secrets", "airflow-init"}
+    return bool(health) and all(
+        state == ("exited" if name in done else "running" if name == "feed" else "healthy")
+        for name, state in health.items()
+    )
