@@ -12,11 +12,11 @@ from typing import Any
 
 from airflow.sdk import DAG, CronTriggerTimetable, Param, TaskGroup
 
-from mlpacker_airflow import document, operators, secrets
+from mlpacker_airflow import document, operators, pools
 from mlpacker_airflow.timetable import OnChangeTimetable
 from packer_lib.errors import PadlInvalid, Problem
 from packer_lib.padl.model import Pipeline
-from packer_lib.plan import Plan, plan
+from packer_lib.plan import Plan, Unit, plan
 
 MAX_RETRY_DELAY = timedelta(minutes=5)
 
@@ -68,7 +68,7 @@ def build(pipeline: Pipeline, origin: Origin) -> DAG:
         default_args=_defaults(pipeline),
     )
     with dag:
-        _tasks(planned, secrets.literals(origin.text, origin.path), origin.warnings)
+        _tasks(planned, origin)
     return dag
 
 
@@ -110,28 +110,71 @@ def _defaults(pipeline: Pipeline) -> dict[str, Any]:
     }
 
 
-def _tasks(planned: Plan, masked: Sequence[str], warnings: Sequence[str]) -> None:
-    validate = operators.ValidateOperator(task_id=operators.VALIDATE, planned=planned, warnings=warnings, masked=masked)
-    switch = operators.SwitchOperator(task_id="switch", masked=masked)
-    verify = operators.VerifyOperator(task_id="verify", masked=masked)
+def _tasks(planned: Plan, origin: Origin) -> None:
+    source = {"text": origin.text, "file": origin.path}
+    validate = operators.ValidateOperator(
+        task_id=operators.VALIDATE, planned=planned, warnings=origin.warnings, **source
+    )
+    switch = operators.SwitchOperator(task_id="switch", **source)
+    verify = operators.VerifyOperator(task_id="verify", **source)
+    staged: dict[str, Any] = {}
     for unit in reversed(planned.units):  # as values flow
-        with TaskGroup(unit.name, tooltip=" → ".join(step.name for step in unit.steps)):
+        with TaskGroup(unit.name, tooltip=_tooltip(unit)):
             former: Any = validate
-            for name, operator in _stages(planned):
-                task = operator(task_id=name, unit=unit.name, masked=masked)
+            for stage in _stages(planned):
+                pool = _pool(planned, unit, origin.pools) if stage.on_machine else {}
+                task = stage.operator(task_id=stage.name, unit=unit.name, **source, **pool)
                 former >> task
                 former = task
+            staged[unit.name] = former
             former >> switch
+    for unit in planned.units:
+        for called in unit.links:  # whoever calls another knows where that will be
+            staged[called] >> staged[unit.name]
     switch >> verify
 
 
-def _stages(planned: Plan) -> list[tuple[str, type[operators.StageOperator]]]:
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One task of a unit; `on_machine`: it is logged in on the unit's machine."""
+
+    name: str
+    operator: Any
+    on_machine: bool = False
+
+
+def _stages(planned: Plan) -> list[Stage]:
     """A unit's tasks in their order; an image is pushed only for machines that pull it."""
-    push = planned.containerized and planned.deploy_mode == "remote"
+    return _container_stages(planned) if planned.containerized else _native_stages()
+
+
+def _native_stages() -> list[Stage]:
     return [
-        ("template", operators.TemplateOperator),
-        ("build", operators.BuildOperator),
-        ("test", operators.TestOperator),
-        *([("push", operators.PushOperator)] if push else []),
-        ("stage", operators.StageReleaseOperator),
+        Stage("template", operators.TemplateOperator),
+        Stage("build", operators.BuildOperator, on_machine=True),
+        Stage("test", operators.TestOperator, on_machine=True),
+        Stage("stage", operators.StageReleaseOperator, on_machine=True),
     ]
+
+
+def _container_stages(planned: Plan) -> list[Stage]:
+    from mlpacker_airflow.container_test import TestImageOperator
+
+    return [
+        Stage("template", operators.TemplateOperator),
+        Stage("build", operators.BuildImageOperator),
+        Stage("test", TestImageOperator),
+        *([Stage("push", operators.PushOperator)] if planned.deploy_mode == "remote" else []),
+        Stage("stage", operators.StageReleaseOperator, on_machine=True),
+    ]
+
+
+def _pool(planned: Plan, unit: Unit, there: frozenset[str]) -> dict[str, str]:
+    """The pool of the unit's machine, if it exists."""
+    wanted = {pools.name(machine.hostname) for machine in planned.machines if machine.id == unit.machine} & there
+    return {"pool": wanted.pop()} if wanted else {}
+
+
+def _tooltip(unit: Unit) -> str:
+    where = f" on {unit.machine}" if unit.machine else ""
+    return " → ".join(step.name for step in unit.steps) + where

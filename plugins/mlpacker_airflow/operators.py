@@ -8,112 +8,78 @@ from __future__ import annotations
 import tempfile
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import msgspec
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 from airflow.sdk.log import mask_secret
 
+from mlpacker_airflow import secrets
+from mlpacker_airflow.run import VALIDATE, Run, plain
 from packer_lib import settings as installation
 from packer_lib.errors import BuildFailed, DeployFailed, MLPackerError, PadlInvalid, PolicyRefused
-from packer_lib.plan import Plan, Unit, from_dict, to_dict
+from packer_lib.hosts import Host, Unreachable
+from packer_lib.plan import Plan, Unit, to_dict
 from packer_lib.settings import Settings
 
 if TYPE_CHECKING:
     from packer_lib.artefacts import Artefact
-    from packer_lib.build import Environment
-    from packer_lib.bundle import Bundle
-    from packer_lib.release import Release
 
-T = TypeVar("T")
-VALIDATE = "validate"
+__all__ = ["VALIDATE", "Run", "StageOperator"]
+
 # What a second try cannot mend: the file and the policy are what they are, and after a failed deployment every unit is
-# back on its former release, where it stays until a person has looked.
+# back on its former release, where it stays until a person has looked. A machine that cannot be reached is tried again.
 FINAL = (PadlInvalid, PolicyRefused, DeployFailed)
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """What a stage works with: the task's context, this installation's settings, and what earlier tasks left."""
-
-    context: Any
-    settings: Settings
-
-    @property
-    def id(self) -> str:
-        return str(self.context["run_id"])
-
-    @property
-    def plan(self) -> Plan:
-        return from_dict(self._left(VALIDATE)["plan"])
-
-    def artefacts(self, unit: str) -> tuple[Artefact, ...]:
-        from packer_lib.artefacts import Artefact
-
-        return tuple(_value(item, Artefact) for item in self._left(VALIDATE)["artefacts"][unit])
-
-    def bundle(self, unit: str) -> Bundle:
-        from packer_lib.bundle import Bundle
-
-        return _value(self._left(f"{unit}.template"), Bundle)
-
-    def environment(self, unit: str) -> Environment:
-        from packer_lib.build import Environment
-
-        return _value(self._left(f"{unit}.build"), Environment)
-
-    def releases(self) -> list[Release]:
-        from packer_lib.release import Release
-
-        return [_value(self._left(f"{unit.name}.stage"), Release) for unit in self.plan.units]
-
-    def _left(self, task: str) -> Any:
-        return self.context["ti"].xcom_pull(task_ids=task)
-
-
-def _plain(value: Any) -> Any:
-    """`value` in JSON's types; paths as text."""
-    return msgspec.to_builtins(value, enc_hook=str)
-
-
-def _value(plain: Any, kind: type[T]) -> T:
-    """The reverse of `_plain`."""
-    return msgspec.convert(plain, kind, dec_hook=lambda wanted, text: wanted(text))
+STOPPED = 128 + 15
 
 
 class StageOperator(BaseOperator):
-    """`unit` is empty in the stages of a whole pipeline; `masked` are the PADL file's secrets, never to be logged."""
+    """`unit` is empty in the stages of a whole pipeline. `text` is the PADL file `file`'s: it may hold passwords, which
+    are hidden in every log, and is not among what Airflow stores of a task."""
 
     ui_color = "#e8f0fe"
     final: ClassVar[tuple[type[MLPackerError], ...]] = FINAL
     limit: ClassVar[timedelta] = timedelta(minutes=15)
     changes_machine: ClassVar[bool] = False
 
-    def __init__(self, *, unit: str = "", masked: Sequence[str] = (), **kwargs: Any) -> None:
+    def __init__(self, *, unit: str = "", text: str = "", file: str = "", **kwargs: Any) -> None:
         super().__init__(**{"execution_timeout": self.limit, **kwargs})
         self.unit = unit
-        self.masked = tuple(masked)
+        self.text = text
+        self.file = file
+        self._at_work = False
 
     def execute(self, context: Any) -> Any:
-        for secret in self.masked:
+        for secret in secrets.literals(self.text, self.file):
             mask_secret(secret)
         if self.changes_machine and context["params"].get("dry_run"):
             raise AirflowSkipException("dry run: nothing goes live")
         try:
-            return self.work(Run(context, installation.read()))
+            self._at_work = True
+            return self.work(Run(context, installation.read(), self.text))
         except MLPackerError as error:
             raise self._failure(error) from None
+        finally:
+            self._at_work = False
+
+    def on_kill(self) -> None:
+        """Called where TERM finds us: what is under way ends with what it started, and what it took it gives back.
+
+        Airflow kills us 5 s later whatever we do; what then stays is what the next try finds and goes on from.
+        """
+        if self._at_work:
+            self._at_work = False
+            raise SystemExit(STOPPED)
 
     def _failure(self, error: MLPackerError) -> AirflowException:
         """The whole story in the log, before Airflow adds how it came there; another try only if that may help."""
         for line in str(error).splitlines():
             self.log.error("%s", line)
-        kind = AirflowFailException if isinstance(error, self.final) else AirflowException
-        return kind(f"{type(error).__name__}, see above")
+        final = isinstance(error, self.final) and not isinstance(error, Unreachable)
+        return (AirflowFailException if final else AirflowException)(f"{type(error).__name__}, see above")
 
     @abstractmethod
     def work(self, run: Run) -> Any:
@@ -121,7 +87,10 @@ class StageOperator(BaseOperator):
 
 
 class ValidateOperator(StageOperator):
-    """Freezes the run: the plan, and the digest of every artefact. Later tasks read only what this one returns."""
+    """Freezes the run: the plan, and the digest of every artefact. Later tasks read only what this one returns.
+
+    Every machine is asked whether it has what the plan needs, all at once, before anything changes.
+    """
 
     def __init__(self, *, planned: Plan, warnings: Sequence[str] = (), **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -133,10 +102,12 @@ class ValidateOperator(StageOperator):
 
         for warning in self.warnings:
             self.log.warning("%s", warning)
-        release.refuse_what_is_elsewhere(self.planned)
+        release.refuse_what_cannot_be(self.planned)
         artefacts.require(self.planned, run.settings)
+        with run.machines(self.planned) as fleet:
+            release.preflight(fleet, self.planned, run.with_registry(self.planned), self.log.info)
         fetched = {unit.name: self._fetch(unit, run.settings) for unit in self.planned.units}
-        return {"plan": to_dict(self.planned), "artefacts": _plain(fetched)}
+        return {"plan": to_dict(self.planned), "artefacts": plain(fetched)}
 
     def _fetch(self, unit: Unit, settings: Settings) -> tuple[Artefact, ...]:
         from packer_lib import artefacts
@@ -178,21 +149,40 @@ class TemplateOperator(StageOperator):
             kept = Layout(str(run.settings.home)).bundle(written.digest)
             LocalHost(run.settings).put(written.path, kept)
         self.log.info("bundle %s", kept)
-        return _plain(replace(written, path=Path(kept)))
+        return plain(replace(written, path=Path(kept)))
 
 
 class BuildOperator(StageOperator):
-    """An environment with exactly what the bundle's lock names; units with the same lock share one."""
+    """On the unit's machine, an environment with exactly what the bundle's lock names; units with the same lock share
+    one."""
 
     limit = timedelta(minutes=40)
 
     def work(self, run: Run) -> Any:
         from packer_lib import build
-        from packer_lib.hosts.local import LocalHost
 
-        environment = build.environment(LocalHost(run.settings), run.bundle(self.unit), run.settings, self.log.info)
-        self.log.info("environment %s", environment.python)
-        return _plain(environment)
+        plan = run.plan
+        with run.machines(plan) as fleet:
+            host = fleet[plan.unit(self.unit).machine]
+            environment = build.environment(host, run.bundle(self.unit), run.settings, self.log.info)
+        self.log.info("environment %s on %s", environment.python, host.name)
+        return plain(environment)
+
+
+class BuildImageOperator(StageOperator):
+    """The unit's image; nothing is built when there is one of this bundle."""
+
+    limit = timedelta(minutes=40)
+    ui_color = "#e6f4ea"
+
+    def work(self, run: Run) -> Any:
+        from packer_lib import images
+
+        plan = run.plan
+        unit, settings = plan.unit(self.unit), run.with_registry(plan)
+        image = images.build(run.bundle(self.unit), plan, unit, settings, self.log.info)
+        self.log.info("image %s %s, %.0f MB, %s", image.name, image.id, image.size / 1e6, image.arch)
+        return plain(image)
 
 
 class TestOperator(StageOperator):
@@ -203,66 +193,88 @@ class TestOperator(StageOperator):
 
     def work(self, run: Run) -> None:
         from packer_lib import release
-        from packer_lib.hosts.local import LocalHost
 
         plan, environment = run.plan, run.environment(self.unit)
         self.log.info("loading %s in %s", environment.folder, environment.python)
-        release.check(LocalHost(run.settings), plan, plan.unit(self.unit), run.bundle(self.unit), environment)
+        with run.machines(plan) as fleet:
+            unit = plan.unit(self.unit)
+            release.check(fleet[unit.machine], plan, unit, run.bundle(self.unit), environment)
         self.log.info("every model and handler loads, and golden requests are answered")
 
 
 class PushOperator(StageOperator):
-    """The image of a containerized unit, for a machine that pulls it; `validate` refuses what is not pushed yet."""
+    """The unit's image in the registry, and its digest there. Without one, images go to the machines directly."""
 
-    def work(self, run: Run) -> None:
-        from packer_lib import release
+    limit = timedelta(minutes=40)
+    ui_color = "#e6f4ea"
 
-        release.refuse_what_is_elsewhere(run.plan)
+    def work(self, run: Run) -> Any:
+        from packer_lib import images
+
+        plan, image = run.plan, run.image(self.unit)
+        registry = images.registry_of(run.with_registry(plan), plan)
+        if registry is None:
+            self.log.info("no registry: the image goes to its machine over SSH")
+            return plain(image)
+        mask_secret(registry.password)
+        pushed = images.push(image, registry, run.settings, self.log.info)
+        self.log.info("pushed as %s", pushed.reference)
+        return plain(pushed)
 
 
 class StageReleaseOperator(StageOperator):
-    """The unit's next release complete on the machine, and not live."""
+    """The unit's next release complete on its machine, and not live."""
 
     changes_machine = True
+    limit = timedelta(minutes=40)
 
     def work(self, run: Run) -> Any:
         from packer_lib import release
-        from packer_lib.hosts.local import LocalHost
 
-        plan, bundle, environment = run.plan, run.bundle(self.unit), run.environment(self.unit)
-        staged = release.stage(
-            LocalHost(run.settings), plan, plan.unit(self.unit), bundle, environment, run.settings, run.id
-        )
+        plan = run.plan
+        unit, bundle = plan.unit(self.unit), run.bundle(self.unit)
+        with run.machines(plan) as fleet:
+            if plan.containerized:
+                self._deliver(run, fleet[unit.machine])
+            staged = release.stage(fleet, plan, unit, bundle, run.made(plan, unit), run.settings, run.id, run.text)
         self.log.info("release %s will answer at %s", staged.id, staged.endpoint)
-        return _plain(staged)
+        return plain(staged)
+
+    def _deliver(self, run: Run, host: Host) -> None:
+        from packer_lib import images
+
+        settings = run.with_registry(run.plan)
+        registry = images.registry_of(settings, run.plan)
+        sent = images.deliver(host, run.image(self.unit), registry, settings, self.log.info)
+        self.log.info("%.1f MB of the image went to %s", sent / 1e6, host.name)
 
 
 class SwitchOperator(StageOperator):
     """Every unit live, consumers before producers; if one cannot be, every unit is what it was."""
 
     changes_machine = True
+    ui_color = "#fef7e0"
 
     def work(self, run: Run) -> None:
         from packer_lib import release
-        from packer_lib.hosts.local import LocalHost
 
-        host, plan = LocalHost(run.settings), run.plan
-        with release.locked(host, plan, run.settings, run.id, self.log.info):
-            release.switch_all(host, plan, run.releases(), run.settings, self.log.info)
+        plan = run.plan
+        with run.machines(plan) as fleet, release.locked(fleet, plan, run.settings, run.id, self.log.info):
+            release.switch_all(fleet, plan, run.releases(plan), run.settings, self.log.info)
 
 
 class VerifyOperator(StageOperator):
     """Every unit is ready and answers its golden request; if one does not, every unit is what it was."""
 
     changes_machine = True
+    ui_color = "#fef7e0"
 
     def work(self, run: Run) -> Any:
         from packer_lib import release
-        from packer_lib.hosts.local import LocalHost
 
-        host, plan = LocalHost(run.settings), run.plan
-        with release.locked(host, plan, run.settings, run.id, self.log.info):
-            live = release.verify_all(host, plan, run.releases(), run.settings, self.log.info)
+        plan = run.plan
+        with run.machines(plan) as fleet, release.locked(fleet, plan, run.settings, run.id, self.log.info):
+            live = release.verify_all(fleet, plan, run.releases(plan), run.settings, self.log.info)
         for one in live:
             self.log.info("%s: answers at %s (release %s)", one.unit, one.endpoint, one.id)
-        return _plain(live)
+        return plain(live)

@@ -15,7 +15,7 @@ import msgspec
 from airflow.sdk import DAG
 from airflow.sdk.exceptions import AirflowSkipException
 
-from mlpacker_airflow import folder, gone, operators
+from mlpacker_airflow import folder, gone, machines, operators
 from mlpacker_airflow.builder import MAX_RETRY_DELAY
 from mlpacker_airflow.gone import Known
 from mlpacker_airflow.pinned import comment
@@ -109,7 +109,9 @@ class RetireOperator(operators.StageOperator):
         from packer_lib import release
 
         self._require_gone()
-        names = release.undeploy(self.pipeline, run.settings, progress=self.log.info)
+        places = machines.of_pipeline(self.pipeline, run.settings)
+        with machines.opened(places, run.settings) as fleet:
+            names = release.undeploy(self.pipeline, run.settings, progress=self.log.info, fleet=fleet)
         self.log.info("retired: %s", ", ".join(names) or "nothing of it was deployed")
         return names
 

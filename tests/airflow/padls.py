@@ -45,5 +45,14 @@ def stream(name: str = "lines", password: str = "vagrant", containerized: bool =
     }
 
 
+def chain(name: str = "chain") -> dict[str, Any]:
+    """A code step on one machine that calls a model on another over HTTP."""
+    document = rest(name, **{"deploy-mode": "remote"})
+    document["infra"] = {f"m{n}": {"hostname": f"10.0.0.{n}"} for n in (1, 2)}
+    first = {"type": "code", "language": "python", "props": {"path": "./code"}, "queues": {"output": "iris"}}
+    model = {**document["pipeline"]["iris"], "queues": {"input": "scale"}, "infra": "m2"}
+    return {**document, "pipeline": {"scale": {**first, "infra": "m1"}, "iris": model}}
+
+
 def text(document: dict[str, Any]) -> str:
     return json.dumps(document, indent=2)

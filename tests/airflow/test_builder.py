@@ -12,7 +12,7 @@ import pytest
 from airflow.sdk import DAG
 from airflow.serialization.serialized_objects import DagSerialization
 from airflow.timetables.base import DataInterval, TimeRestriction
-from mlpacker_airflow import builder, document, operators
+from mlpacker_airflow import builder, document, operators, secrets
 from mlpacker_airflow.builder import Origin
 
 from packer_lib import padl
@@ -23,9 +23,9 @@ CHANGED = 1_700_000_000.5
 SECRET = "hunter2-s3cret"
 
 
-def build(document: dict[str, Any], example: bool = False) -> DAG:
+def build(document: dict[str, Any], example: bool = False, pools: frozenset[str] = frozenset()) -> DAG:
     text = padls.text(document)
-    origin = Origin("/pipelines/file.json", text, CHANGED, example)
+    origin = Origin("/pipelines/file.json", text, CHANGED, example, pools=pools)
     return builder.build(padl.read_text(text, "/pipelines/file.json"), origin)
 
 
@@ -53,6 +53,28 @@ def test_units_are_prepared_side_by_side_and_switched_together() -> None:
 @pytest.mark.parametrize(("containerized", "pushed"), [(True, True), (False, False)])
 def test_only_images_for_other_machines_are_pushed(containerized: bool, pushed: bool) -> None:
     assert ("find.push" in build(padls.stream(containerized=containerized)).task_ids) is pushed
+
+
+@pytest.mark.parametrize(("containerized", "on_machine"), [(True, {"stage"}), (False, {"build", "test", "stage"})])
+def test_what_is_logged_in_on_a_machine_is_in_its_pool_if_there_is_one(
+    containerized: bool, on_machine: set[str]
+) -> None:
+    dag = build(padls.stream(containerized=containerized), pools=frozenset({"mlpacker.10.0.0.2"}))
+    pooled = {task.task_id: task.pool for task in dag.tasks if task.pool != "default_pool"}
+    assert pooled == {f"find.{name}": "mlpacker.10.0.0.2" for name in on_machine}
+
+
+def test_a_unit_is_staged_after_the_one_that_it_calls() -> None:
+    dag = build(padls.chain())
+    assert ("iris.stage", "scale.stage") in edges(dag)
+    assert ("scale.stage", "iris.stage") not in edges(dag)
+
+
+def test_an_image_is_built_and_tested_in_a_container_that_reaches_nothing() -> None:
+    task = build(padls.stream()).get_task("find.test")
+    assert (task.network_mode, task.mount_tmp_dir, task.auto_remove) == ("none", False, "force")
+    assert task.template_fields == ()
+    assert "find.build" in task.upstream_task_ids
 
 
 def next_run(dag: DAG, last: datetime | None = None) -> datetime | None:
@@ -149,7 +171,7 @@ def test_a_literal_password_is_nowhere_in_what_airflow_stores() -> None:
     assert SECRET not in stored(dag)
     assert SECRET not in dag.doc_md
     validate = dag.get_task("validate")
-    assert validate.masked == (SECRET, SECRET)
+    assert secrets.literals(validate.text, validate.file) == [SECRET, SECRET]
     assert SECRET not in str(operators.to_dict(validate.planned))
 
 

@@ -12,6 +12,7 @@ from mlpacker_airflow.builder import Origin
 
 from packer_lib import padl
 from packer_lib.errors import BuildFailed, Busy, DeployFailed, MLPackerError, PolicyRefused, RollbackFailed
+from packer_lib.hosts import Unreachable
 from tests.airflow import padls
 
 
@@ -41,6 +42,7 @@ CONTEXT: dict[str, Any] = {"params": {}, "run_id": "run"}
         (FailsInTest, BuildFailed("the model does not load"), False),
         (Fails, PolicyRefused("not here"), False),
         (Fails, DeployFailed("does not answer; rolled back"), False),
+        (Fails, Unreachable("m1: no answer"), True),
         (Fails, RollbackFailed("and the way back failed"), False),
     ],
 )
@@ -73,9 +75,25 @@ def test_a_missing_model_is_named_with_its_line_and_not_tried_again(
     assert "pipeline.iris.props.path" in said[0]
 
 
-def test_what_this_version_cannot_deploy_is_refused_by_the_first_task(tmp_path: Path) -> None:
+def test_what_cannot_be_deployed_is_refused_by_the_first_task(tmp_path: Path) -> None:
+    document = padls.rest()
+    document["pipeline"]["iris"]["replicas"] = 2
     with pytest.raises(AirflowFailException, match="PolicyRefused"):
-        validate(tmp_path, padls.stream()).execute(CONTEXT)
+        validate(tmp_path, document).execute(CONTEXT)
+
+
+class Works(operators.StageOperator):
+    """A stage that is told to stop while it is at work."""
+
+    def work(self, run: operators.Run) -> None:
+        self.on_kill()
+
+
+def test_a_stage_that_is_stopped_ends_where_it_is_and_one_that_has_ended_is_left_alone() -> None:
+    task = Works(task_id="works")
+    with pytest.raises(SystemExit):
+        task.execute(CONTEXT)
+    task.on_kill()
 
 
 @pytest.mark.parametrize("stage", ["iris.stage", "switch", "verify"])

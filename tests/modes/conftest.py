@@ -10,6 +10,6 @@ from tests.modes.installation import Installation, installation
 
 
 @pytest.fixture(scope="package")
-def installed(lab: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     with installation(tmp_path_factory.mktemp("modes")) as made:
         yield made

@@ -94,8 +94,16 @@ class Installation:
         for task in tasks:
             if task["state"] in ("failed", "up_for_retry"):
                 log = self.running.ask(f"{place}/{task['task_id']}/logs/{task['try_number']}")
-                said += [f"--- {task['task_id']}", *(str(line.get("event", line)) for line in log["content"])]
+                said += [f"--- {task['task_id']}", *(_line(line) for line in log["content"])]
         return "\n".join(said)
+
+
+def _line(line: dict[str, Any]) -> str:
+    """With the last place of the traceback, where there is one."""
+    where = [
+        f"  {error['exc_type']}: {error['exc_value']} {error['frames'][-1:]}" for error in line.get("error_detail", ())
+    ]
+    return "\n".join([str(line.get("event", line)), *where])
 
 
 def _login(name: str, home: Path) -> dict[str, Any]:
