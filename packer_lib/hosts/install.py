@@ -1,4 +1,4 @@
-"""Installs Docker on a Debian machine, for who asks: `install: ["docker"]` in PADL, MLPACKER__DEPLOY__INSTALL_DOCKER."""
+"""Installs Docker on a Debian machine for who asks: `install: ["docker"]`, MLPACKER__DEPLOY__INSTALL_DOCKER."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ Copied to every machine as one file and run there as `python -I -S toolbox.py WO
     port HOST PORT               {"free", "pid", "command", "program"}: who listens there, as far as this user may see
     free HOST FIRST HOME         {"port"}: the first free one from FIRST that no release below HOME has
     http METHOD URL TIMEOUT      {"status", "body"}; the request's body on stdin; status 0 when nobody answers
+    private FOLDER               {}: makes the folder, ours alone; fails when somebody else may have been there first
     clear CONF SOCKET            {"ended"}: processes left of a supervisord that does not answer, itself first
     ready URL SECONDS            the same for GET, as soon as the status is 200 or when the time is up
 """
@@ -126,6 +127,16 @@ def _promised(home: str) -> set[int]:
     return {json.loads(text)["port"] for text in map(_text, files) if text}
 
 
+def private(folder: str) -> dict[str, str]:
+    """In /tmp anyone may have made it before us, as a link or with rights for others."""
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(folder, 0o700)  # noqa: PTH102
+    there = os.lstat(folder)
+    if there.st_mode & 0o170077 != 0o040000 or there.st_uid != os.getuid():
+        sys.exit(f"{folder} is not ours alone: look who made it (ls -ld {folder}), then remove it")
+    return {}
+
+
 def clear(conf: str, socket: str) -> dict[str, list[int]]:
     """A supervisord that was killed leaves its units behind, with their ports: supervisor marks their environment."""
     ended = [pid for pid in _pids() if _is_supervisord(pid, conf)]
@@ -202,7 +213,8 @@ def main(argv: list[str]) -> None:
     elif word == "http" and rest[0] != "GET":
         print(json.dumps(http(rest[0], rest[1], rest[2], sys.stdin.buffer.read())))
     else:
-        print(json.dumps({"port": port, "free": free, "clear": clear, "http": http, "ready": ready}[word](*rest)))  # type: ignore[operator]
+        words = {"port": port, "free": free, "private": private, "clear": clear, "http": http, "ready": ready}
+        print(json.dumps(words[word](*rest)))  # type: ignore[operator]
 
 
 if __name__ == "__main__":
