@@ -82,16 +82,19 @@ def _pull(host: Host, image: Image, registry: Registry | None, settings: Setting
 def _pour(host: Host, image: Image, settings: Settings, progress: Progress) -> int:
     """Only the layers that the machine lacks; all of them when its engine wants to see what it has."""
     settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with tempfile.TemporaryFile(dir=settings.home) as file:  # has no name: gone with this process, however that ends
+    sent: list[int] = []
+    with (
+        tempfile.TemporaryFile(dir=settings.home) as file,  # has no name: gone with this process, however that ends
+        telling(progress, f"{host.name} gets the layers of {image.name} that it lacks, over its connection"),
+    ):
         what = _save(image, settings, file)
         known = saved.shared(what.chain, _chains(host))
-        sent: list[int] = []
-        with telling(progress, f"{host.name} gets {len(what.layers) - known} of {len(what.layers)} layers over SSH"):
-            result = _load(host, what, known, sent)
-            if not result.ok and known:
-                result = _load(host, what, 0, sent)
+        result = _load(host, what, known, sent)
+        if not result.ok and known:
+            result = _load(host, what, 0, sent)
     if not result.ok:
         raise _failed(host, result, f"{image.name} cannot be loaded", "the registry")
+    progress(f"  {len(what.layers) - known} of {len(what.layers)} layers, {sum(sent) / 1e6:.1f} MB")
     return sum(sent)
 
 
