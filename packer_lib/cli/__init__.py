@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from packer_lib import __version__
+from packer_lib.cli.trust import trust
 from packer_lib.errors import MLPackerError, PadlInvalid, PolicyRefused, Problem, printable
 
 if TYPE_CHECKING:
@@ -255,14 +256,17 @@ def schema(version: Annotated[str, typer.Argument(help="A PADL version.")] = "1.
 
 
 @app.command()
-def doctor(as_json: Json = False) -> None:
-    """Check what this machine has of what a deploy needs."""
+def doctor(
+    file: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="A PADL file: its machines too.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Check what this machine, and those of a PADL file, have of what a deploy needs."""
     from dataclasses import asdict
 
     from packer_lib import settings
-    from packer_lib.cli.doctor import examine
+    from packer_lib.cli.doctor import examine, examine_machines
 
-    found = examine(settings.read())
+    found = [*examine(settings.read()), *(examine_machines(file, settings.read()) if file else ())]
     if as_json:
         show([asdict(finding) for finding in found])
     else:
@@ -270,6 +274,9 @@ def doctor(as_json: Json = False) -> None:
             print(printable(str(finding)))
     if not all(finding.ok for finding in found if finding.needed):
         raise typer.Exit(1)
+
+
+app.command()(trust)
 
 
 @contextmanager

@@ -11,8 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from packer_lib.errors import MLPackerError
 from packer_lib.settings import Settings
+
+if TYPE_CHECKING:
+    from packer_lib.hosts.fleet import Fleet
 
 SCARCE = 2 * 1024**3  # an environment with TensorFlow takes 1.6 GB
 
@@ -35,6 +40,31 @@ def examine(settings: Settings) -> list[Finding]:
     """Every finding; looks only, and connects to nothing but ports of this machine."""
     checks: tuple[Callable[[Settings], Finding], ...] = (_python, _uv, _git, _supervisor, _home, _disk, _docker)
     return [check(settings) for check in checks] + [_broker(name, port) for name, port in BROKERS.items()]
+
+
+def examine_machines(file: Path, settings: Settings) -> list[Finding]:
+    """What every machine of a PADL file has of what its units need: connects to each, looks, and changes nothing."""
+    from packer_lib import padl
+    from packer_lib.hosts.fleet import Fleet
+    from packer_lib.plan import plan
+
+    planned = plan(padl.read(file))
+    needs = {"container" if planned.containerized else "native"}
+    if planned.containerized and settings.registry and planned.registry != "none":
+        needs.add(f"registry:{settings.registry.partition('/')[0]}")
+    with Fleet(planned.machines, settings, file) as fleet:
+        return [_machine(fleet, machine.id, needs, settings) for machine in planned.machines]
+
+
+def _machine(fleet: Fleet, machine: str, needs: set[str], settings: Settings) -> Finding:
+    from packer_lib.hosts.preflight import Missing, preflight
+
+    try:
+        missing = preflight(fleet[machine], needs, settings.platform)
+    except MLPackerError as error:
+        missing = [Missing(error.message, error.hint)]
+    remedies = "; ".join(f"{one.what}: {one.remedy}" for one in missing)
+    return Finding(machine, not missing, remedies or f"has what {' and '.join(sorted(needs))} needs")
 
 
 BROKERS = {"MQTT broker": 1883, "Kafka broker": 9092}

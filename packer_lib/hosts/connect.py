@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import logging
 import random
 import socket
 import time
@@ -19,6 +20,9 @@ from packer_lib.settings import Settings
 
 if TYPE_CHECKING:
     import paramiko
+
+# what it would log with a traceback is raised here, in words
+logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
 Connect = Callable[[Login], "paramiko.SSHClient"]
 
@@ -54,7 +58,9 @@ def connect(login: Login, settings: Settings) -> paramiko.SSHClient:
 
 
 def who(login: Login) -> str:
-    return f"{login.machine} ({known.label(login.hostname, login.port)})"
+    """How messages call it."""
+    place = login.hostname if login.port == 22 else f"{login.hostname}:{login.port}"
+    return place if login.machine == login.hostname else f"{login.machine} ({place})"
 
 
 def _refuse_without_secret(login: Login) -> None:
@@ -187,3 +193,26 @@ def _wait_for_turn(login: Login, settings: Settings) -> None:
         time.sleep(min(APART, max(0.0, last + APART - time.time())))
         file.truncate(0)
         file.write(str(time.time()))
+
+
+def shown_key(hostname: str, port: int, settings: Settings) -> paramiko.PKey:
+    """The key that sshd there shows now. No user name and no secret is sent; `Unreachable` without an answer."""
+    import paramiko
+
+    nobody = Login(machine=hostname, hostname=hostname, port=port)
+    _wait_for_turn(nobody, settings)
+    try:
+        with socket.create_connection((hostname, port), settings.connect_timeout) as plain:
+            transport = paramiko.Transport(plain)
+            try:
+                transport.banner_timeout = settings.connect_timeout
+                transport.start_client(timeout=settings.connect_timeout)
+                return transport.get_remote_server_key()
+            finally:
+                transport.close()
+    except ConnectionRefusedError:
+        raise Unreachable(f"{who(nobody)}: nothing listens there", "is sshd running, and on that port?") from None
+    except (OSError, EOFError, paramiko.SSHException) as error:
+        with contextlib.suppress(_Busy):
+            _explain(error, nobody)
+        raise Unreachable(f"{who(nobody)} does not speak SSH", "is the port sshd's?") from None

@@ -48,7 +48,8 @@ def require(
 ) -> None:
     """`PolicyRefused` unless `shown` is the key that we know the machine by; nothing was sent to it yet."""
     what = f"{shown.get_name()} {fingerprint(shown)}"
-    where = f"{machine} ({label(hostname, port)})" if machine else label(hostname, port)
+    place = hostname if port == 22 else f"{hostname}:{port}"
+    where = f"{machine} ({place})" if machine not in ("", hostname) else place
     if pinned:
         if not _is(shown, pinned):
             raise PolicyRefused(
