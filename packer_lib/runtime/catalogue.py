@@ -91,7 +91,10 @@ PACKAGE_MODES = _table(
     Plugin(
         "api",
         "rest:Unit",
-        ("rest.py", "serving.py", "door.py", "front.py", "worker.py", "formats.py", "metrics.py"),
+        (
+            *("rest.py", "serving.py", "door.py", "front.py", "predict.py", "worker.py"),
+            *("links.py", "caller.py", "formats.py", "metrics.py"),
+        ),
         ("bentoml==1.4.39", "uvloop>=0.21", "httptools>=0.6", "prometheus-client>=0.22", "orjson>=3.11"),
     ),
     Plugin(

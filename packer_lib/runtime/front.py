@@ -3,28 +3,29 @@
     POST /predict                        {"data": [instance, …]} → {"predictions": [value or null, …]}
     GET  /livez /readyz /metrics /info   as every unit
 
+A unit that others follow answers with what the last of them makes of it; `/predict?alone=true` asks this unit alone.
+`/readyz` is about this unit; `/readyz?chain=true` about those that follow as well. The header `mlpacker-remaining-ms`
+says how long the caller waits: there is an answer by then, 504 if need be. Every answer names its release in the header
+`mlpacker-release`.
+
 Errors are `{"error": "…"}`: 400 what is not as above, or an instance that does not fit (by its index); 405; 408 and 413
-a body too slow or too large; 415 anything but JSON; 500 a step failed; 503 not loaded yet, or too much waiting. A
-content type that is not declared is refused on every route, so that nothing behind ever decodes it.
+a body too slow or too large; 415 anything but JSON; 500 a step failed; 502 the next unit cannot be reached; 503 not
+loaded yet, or too much waiting, here or there; 504 no answer in time. A content type that is not declared is refused on
+every route, so that nothing behind ever decodes it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
-
-from . import formats, metrics
-from .chain import Outcome
-from .contract import StepFailed
-from .worker import Busy, Worker
-
-log = logging.getLogger("mlpacker.rest")
+from . import metrics
+from .links import Onward
+from .predict import Answer, Refused, error_answer, parse, predict, shown, wish
+from .worker import Worker
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -36,13 +37,6 @@ ROUTES = "POST /predict, GET /livez, /readyz, /metrics, /info"
 POLICY = b"default-src 'self' data:; style-src 'self' 'unsafe-inline'"
 CLOSE = (b"connection", b"close")
 UNREAD = frozenset({408, 413, 415})
-USAGE = 'expected {"data": [instance, …]}'
-INDENT = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
-
-_encode = formats.find("json").encode
-_taken = metrics.MESSAGES_IN.labels("http")
-_answered = metrics.MESSAGES_OUT.labels("http")
-
 
 Headers = list[tuple[bytes, bytes]]
 RELEASE = b"mlpacker-release"  # the name of the header; messages of streams carry it under the same
@@ -55,40 +49,33 @@ class Leaving:
     now: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    status: int
-    body: bytes
-    kind: bytes = b"application/json"
-
-
-class Refused(Exception):
-    """The request gets this `status` and text, and reaches no step."""
-
-    def __init__(self, status: int, text: str) -> None:
-        super().__init__(text)
-        self.status = status
-
-
 class Front:
     """Around `app`: the outermost app under `python service.py`, a middleware under `bentoml serve`.
 
-    `info` is what `/info` says, `max_body` the largest body in bytes. Every answer names the release that gave it.
+    `info` is what `/info` says, `max_body` the largest body in bytes, `onward` where a unit that is not the last one
+    sends what it has made.
     """
 
     def __init__(
-        self, app: App, worker: Worker, info: dict[str, Any], max_body: int, leaving: Leaving | None = None
+        self,
+        app: App,
+        worker: Worker,
+        info: dict[str, Any],
+        max_body: int,
+        onward: Onward | None = None,
+        leaving: Leaving | None = None,
     ) -> None:
         self._app = app
         self._worker = worker
         self._max_body = max_body
+        self._onward = onward
         self._leaving = leaving or Leaving()
         self._headers = release_header(str(info["release"]))
         self._probes: dict[str, Callable[[], Answer]] = {
-            "/livez": lambda: _show(200, {"live": True}),
-            "/readyz": self._ready,
+            "/livez": lambda: shown(200, {"live": True}),
+            "/readyz": lambda: readiness(worker.reason),
             "/metrics": lambda: Answer(200, metrics.exposition(), metrics.CONTENT_TYPE.encode()),
-            "/info": lambda: _show(200, info),
+            "/info": lambda: shown(200, info),
         }
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -96,13 +83,14 @@ class Front:
             await self._app(scope, receive, send)
             return
         try:
-            refused = check_headers(dict(scope["headers"]), self._max_body)
+            headers = dict(scope["headers"])
+            refused = check_headers(headers, self._max_body)
             if refused:
                 await read_body(receive, self._max_body)  # a client that still sends would not see the answer
                 raise refused
-            answer = await self._answer(scope, receive)
+            answer = await self._answer(scope, headers, receive)
         except Refused as refused:
-            answer = _error(refused.status, str(refused))
+            answer = error_answer(refused.status, str(refused))
         if answer is None:
             await self._app(scope, receive, guarded(send, self._every))
         else:
@@ -112,84 +100,31 @@ class Front:
         """What every answer says."""
         return [*self._headers, CLOSE] if self._leaving.now else self._headers
 
-    async def _answer(self, scope: Message, receive: Receive) -> Answer | None:
+    async def _answer(self, scope: Message, headers: dict[bytes, bytes], receive: Receive) -> Answer | None:
         """None: the route is not one of ours."""
         path = scope["path"]
         if path == "/predict":
             require_method(scope, "POST")
-            return await self._predict(receive)
+            return await self._predict(scope["query_string"], headers, receive)
         if path in self._probes:
             require_method(scope, "GET", "HEAD")
+            if path == "/readyz" and scope["query_string"] == b"chain=true" and self._onward:
+                return readiness(self._worker.reason or await self._onward.ready())
             return self._probes[path]()
         return None
 
-    async def _predict(self, receive: Receive) -> Answer:
+    async def _predict(self, query: bytes, headers: dict[bytes, bytes], receive: Receive) -> Answer:
         arrived = time.perf_counter()
+        wished = wish(query, headers)
         with metrics.IN_FLIGHT.track_inprogress():
-            answer = await predict(self._worker, parse(await read_body(receive, self._max_body)))
+            instances = parse(await read_body(receive, self._max_body))
+            answer = await predict(self._worker, self._onward, instances, wished)
         metrics.END_TO_END_SECONDS.observe(time.perf_counter() - arrived)
         return answer
 
-    def _ready(self) -> Answer:
-        reason = self._worker.reason
-        return _show(503, {"ready": False, "reason": reason}) if reason else _show(200, {"ready": True})
 
-
-async def predict(worker: Worker, instances: list[Any]) -> Answer:
-    """The answer for `instances`; one that does not get through fails this request, and no other of its batch."""
-    if worker.reason:
-        raise Refused(503, f"not ready: {worker.reason}")
-    _taken.inc(len(instances))
-    try:
-        outcomes = await worker.run(instances)
-    except Busy as busy:
-        raise Refused(503, f"{busy}; try again later") from None
-    except Exception:  # what should not have happened; the worker has logged it
-        return _error(500, "the unit failed; its log says why")
-    failed = [(index, outcome.error) for index, outcome in enumerate(outcomes) if outcome.error]
-    if failed:
-        return failure(failed)
-    try:
-        body = _encode({"predictions": [final(outcome) for outcome in outcomes]})
-    except (TypeError, ValueError) as error:
-        return _error(500, f"the last step gave what JSON cannot hold: {error}")
-    _answered.inc(len(outcomes))
-    return Answer(200, body)
-
-
-def final(outcome: Outcome) -> Any:
-    """The answer to one instance: null when it was dropped, its value, or the list of what a generator gave."""
-    return outcome.values[0] if len(outcome.values) == 1 else outcome.values or None
-
-
-def failure(failed: list[tuple[int, StepFailed]]) -> Answer:
-    """Says the first instance that does not fit, else the first that a step failed on; all are counted and logged."""
-    for index, error in failed:
-        metrics.MESSAGES_FAILED.labels(error.step, error.stage).inc()
-        if error.stage != "input":
-            log.error("data[%d]: %s", index, error, exc_info=error.__cause__)
-    unfit = [(index, error) for index, error in failed if error.stage == "input"]
-    index, error = (unfit or failed)[0]
-    more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
-    if unfit:
-        return _error(400, f"data[{index}]: {error.reason}{more}")
-    return _error(500, f"data[{index}]: step {error.step!r} failed: {error.reason}{more}")
-
-
-def parse(body: bytes) -> list[Any]:
-    """The instances in `body`, or `Refused`."""
-    try:
-        request = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise Refused(400, f"the body is not JSON: {error}") from None
-    if not isinstance(request, dict):
-        raise Refused(400, f"{USAGE}, got {_name(request)}")
-    if "data" not in request:
-        raise Refused(400, f'{USAGE}, the object has no "data"')
-    instances = request["data"]
-    if not isinstance(instances, list):
-        raise Refused(400, f'{USAGE}, "data" is {_name(instances)}')
-    return instances
+def readiness(reason: str) -> Answer:
+    return shown(503, {"ready": False, "reason": reason}) if reason else shown(200, {"ready": True})
 
 
 def check_headers(headers: dict[bytes, bytes], max_body: int) -> Refused | None:
@@ -244,7 +179,7 @@ def guarded(send: Send, every: Callable[[], Headers]) -> Send:
             replaced = message["status"] >= 400
             if replaced:
                 text = f"not one of {ROUTES}, and not in the documentation at /"
-                await respond(send, _error(message["status"], text), every())
+                await respond(send, error_answer(message["status"], text), every())
                 return
             added = [(b"content-security-policy", POLICY), *every()]
             message = {**message, "headers": [*message["headers"], *added]}
@@ -268,16 +203,3 @@ def release_header(release: str) -> Headers:
 
 def _too_large(limit: int) -> Refused:
     return Refused(413, f"the body is larger than {limit} bytes (MLPACKER_MAX_BODY_MIB sets how much may be sent)")
-
-
-def _name(value: Any) -> str:
-    names = {dict: "an object", list: "a list", str: "a text", bool: "a boolean", type(None): "null"}
-    return names.get(type(value), "a number")
-
-
-def _show(status: int, value: Any) -> Answer:
-    return Answer(status, orjson.dumps(value, None, INDENT))
-
-
-def _error(status: int, text: str) -> Answer:
-    return Answer(status, orjson.dumps({"error": text}))

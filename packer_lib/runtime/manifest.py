@@ -100,7 +100,8 @@ _TUPLES = {"inputs", "outputs", "links", "steps"}
 class Settings:
     """What the machine tells the unit: `MLPACKER_HOST`, `MLPACKER_PORT` … (port 0: any free one).
 
-    `door` is the folder of the unit's door, see door.py; host and port are private then.
+    `door` is the folder of the unit's door, see door.py; host and port are private then. `links` says where the units
+    are that this one calls, see links.py.
     """
 
     host: str = "127.0.0.1"
@@ -108,6 +109,7 @@ class Settings:
     log_level: str = "INFO"
     release: str = ""
     door: str = ""
+    links: str = ""
     max_body_mib: int = 32
 
 

@@ -20,6 +20,11 @@ END_TO_END_SECONDS = Histogram(
 )
 IN_FLIGHT = Gauge("mlpacker_in_flight", "Messages or requests taken in and not yet acknowledged or answered")
 RECONNECTS = Counter("mlpacker_reconnects", "Attempts to connect after the first", ["queue"])
+LINK_SECONDS = Histogram(
+    "mlpacker_link_seconds", "Time of a call to the next unit, tries included", ["unit"], buckets=SECONDS
+)
+LINK_RETRIES = Counter("mlpacker_link_retries", "Calls to the next unit after the first try", ["unit"])
+LINK_FAILURES = Counter("mlpacker_link_failures", "Calls to the next unit without a usable answer", ["unit", "reason"])
 
 
 def exposition() -> bytes:
@@ -33,6 +38,9 @@ __all__ = [
     "DEAD_LETTERS",
     "END_TO_END_SECONDS",
     "IN_FLIGHT",
+    "LINK_FAILURES",
+    "LINK_RETRIES",
+    "LINK_SECONDS",
     "MESSAGES_FAILED",
     "MESSAGES_IN",
     "MESSAGES_OUT",

@@ -21,9 +21,10 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
-from . import chain, logs
+from . import chain, links, logs
 from . import manifest as manifests
-from .front import App, Front, Leaving, Message, Receive, Send, final
+from .front import App, Front, Leaving, Message, Receive, Send
+from .predict import final, run
 from .serving import Doorway, Server
 from .worker import Worker
 
@@ -54,7 +55,13 @@ class Unit:
         info = manifests.describe(self._manifest, self._settings, datetime.now(UTC))
         self.options = {"name": self._manifest.unit, **OPTIONS}
         limit = self._settings.max_body_mib << 20
-        self.front: dict[str, Any] = {"worker": self._worker, "info": info, "max_body": limit}
+        self._onward = onward(self._manifest, self._settings.links)
+        self.front: dict[str, Any] = {
+            "worker": self._worker,
+            "info": info,
+            "max_body": limit,
+            "onward": self._onward,
+        }
         logs.to_stderr(self._settings.log_level, f"{self._manifest.pipeline}/{self._manifest.unit}")
 
     def start(self) -> None:
@@ -65,8 +72,9 @@ class Unit:
         self._worker.stop()
 
     async def predict(self, data: list[Any]) -> list[Any]:
-        """What `POST /predict` answers, for callers inside BentoML; `StepFailed` where that says 400 or 500."""
-        outcomes = await self._worker.run(data)
+        """What `POST /predict` answers, for callers inside BentoML; `StepFailed` where that says 400 or 500, and
+        `LinkFailed` where the next unit does not answer."""
+        outcomes = await run(self._worker, self._onward, data)
         for outcome in outcomes:
             if outcome.error:
                 raise outcome.error
@@ -114,6 +122,17 @@ class Unit:
         and `/readyz` says why it is not ready."""
         self._failed = True
         self._leave()
+
+
+def onward(manifest: manifests.Manifest, given: str) -> links.Onward | None:
+    """Where the outcomes of this unit go; `given` is `MLPACKER_LINKS`. An API unit has one link at most."""
+    if not manifest.links:
+        return None
+    try:
+        found = links.parse(given, manifest.links)
+    except ValueError as error:
+        raise SystemExit(str(error)) from None
+    return links.Next(found[0], manifest.steps[-1].name) if found else links.Nowhere(manifest.links[0])
 
 
 @cache

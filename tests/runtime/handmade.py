@@ -44,12 +44,16 @@ def code_step(folder: Path, name: str, files: dict[str, str] | str, **props: Any
     return StepSpec(name, "code", f"code/{name}", **props)
 
 
-def write_bundle(folder: Path, *steps: StepSpec, entry: str = "service.py", mode: str = "api") -> Path:
-    """Makes `folder`, which has the steps' files already, a bundle of these steps."""
+def write_bundle(
+    folder: Path, *steps: StepSpec, entry: str = "service.py", mode: str = "api", links: tuple[str, ...] = ()
+) -> Path:
+    """Makes `folder`, which has the steps' files already, a bundle of these steps; `links` are the units it calls."""
     shutil.copytree(PACKAGE / "runtime", folder / "mlpacker_runtime", ignore=NO_BYTECODE)
     templates = Environment(loader=FileSystemLoader(PACKAGE / "templates"), undefined=StrictUndefined)
     (folder / entry).write_text(templates.get_template(f"{entry}.j2").render(), encoding="utf-8")
-    (folder / "unit.json").write_text(Manifest("plant", steps[0].name, mode, steps).to_json(), encoding="utf-8")
+    (folder / "unit.json").write_text(
+        Manifest("plant", steps[0].name, mode, steps, links=links).to_json(), encoding="utf-8"
+    )
     return folder
 
 
