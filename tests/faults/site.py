@@ -32,6 +32,14 @@ TROUBLE = {
     ),
 }
 HANDLER = "\n\ndef handler(value):\n    return value * {factor}\n"
+# Processes that run in a bundle of the pipeline: number, start (ticks since boot), folder.
+OF_A_BUNDLE = """\
+for process in /proc/[0-9]*; do
+  folder=$(readlink $process/cwd) || continue
+  case $folder in "$1"*) grep -q "\\"$2\\"" $folder/unit.json && echo ${process#/proc/} \
+    $(sed 's/.*) //' $process/stat | cut -d' ' -f20) $folder;; esac
+done 2>/dev/null; true
+"""
 STEPS = ("one", "two", "three")
 
 
@@ -142,8 +150,8 @@ class Site:
             form = "{{.Name}} {{.Id}} {{.State.StartedAt}} {{.RestartCount}}"
             names = ask("docker", "ps", "-a", "--format", "{{.Names}}", "--filter", f"name=^mlpacker.{self.id}[.]")
             return sorted(ask("docker", "inspect", "-f", form, name).strip().lstrip("/") for name in names.split())
-        script = "for d in /proc/[0-9]*; do echo ${d#/proc/} $(tr '\\0' ' ' < $d/cmdline); done 2>/dev/null; true"
-        return sorted(line for line in ask("sh", "-c", script).splitlines() if f"{home}/bundles" in line)
+        found = ask("sh", "-c", OF_A_BUNDLE, "sh", f"{home}/bundles/", self.id)
+        return sorted(found.splitlines())
 
     def left(self) -> dict[str, list[str]]:
         """By machine: everything of ours that is there, in files, processes and the engine. For comparisons."""

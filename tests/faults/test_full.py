@@ -18,6 +18,7 @@ from tests.support import wait_for
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.timeout(900)]
 BIG = 400_000_000
+ENGINE, HOME = "/srv/engine", "/home/vagrant/.mlpacker"
 
 
 @contextmanager
@@ -85,22 +86,30 @@ def test_a_machine_cannot_reach_the_registry(place: Callable[..., Site]) -> None
 
 
 @contextmanager
-def small_disk(machine: lab.Machine, path: str, size: str) -> Iterator[None]:
-    """`path` there is a disk of `size` with what was in it, until the block ends."""
-    machine.exec("mkdir", "-p", path)
-    machine.exec("mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", path)
+def own_disk(machine: lab.Machine, path: str, user: str) -> Iterator[None]:
+    """`path` there is an empty disk of its own, of the user's, until the block ends."""
+    machine.exec("install", "-d", "-o", user, "-m", "700", path)
+    machine.exec("mount", "-t", "tmpfs", "-o", "size=2g,mode=700", "tmpfs", path)
+    machine.exec("chown", user, path)
     try:
         yield
     finally:
         machine.exec("umount", "-l", path)
 
 
+def fill(machine: lab.Machine, path: str) -> None:
+    """Room for 100 MB more on the disk at `path`."""
+    used = int(machine.exec("df", "--output=used", "-k", path).split()[-1])
+    machine.exec("mount", "-o", f"remount,size={used + 100_000}k", path)
+
+
 def test_the_disk_of_a_machine_is_full(place: Callable[..., Site]) -> None:
     """Its engine has room for one release, and not for another that weighs 400 MB."""
     machine = lab.machine("cloud_2")
-    with small_engine(machine, "700m"):
+    with own_engine(machine):
         site = place("faults-disk", "cloud_2")
         endpoint = site.live(2)
+        fill(machine, ENGINE)
         before, kept = site.processes(), site.left()
         site.write(3, weight=BIG)
         with asking(endpoint, [7]) as users:
@@ -116,10 +125,10 @@ def test_the_disk_of_a_machine_is_full(place: Callable[..., Site]) -> None:
 
 
 @contextmanager
-def small_engine(machine: lab.Machine, size: str) -> Iterator[None]:
-    """The machine's engine keeps everything on a disk of `size` until the block ends."""
-    with small_disk(machine, "/srv/small", size):
-        _engine(machine, "/srv/small")
+def own_engine(machine: lab.Machine) -> Iterator[None]:
+    """The machine's engine keeps everything on a disk of its own until the block ends."""
+    with own_disk(machine, ENGINE, "root"):
+        _engine(machine, ENGINE)
         try:
             yield
         finally:
@@ -137,16 +146,19 @@ def _engine(machine: lab.Machine, root: str) -> None:
 
 def test_the_home_on_a_machine_is_full(place: Callable[..., Site]) -> None:
     machine = lab.machine("bare")
-    site = place("faults-home", "bare", containerized=False)
-    endpoint = site.live(2)
-    before, kept = site.processes(), site.left()
-    site.write(3, weight=BIG)
-    with asking(endpoint, [7]) as users, small_disk(machine, "/home/vagrant/.mlpacker/bundles/", "50m"):
-        done = site.deploy()
-    TABLE.add("the disk of the machine is full", "process, bare", users, f"exit {done.returncode}")
-    assert done.returncode == 7, done.stderr
-    assert "space" in done.stderr
-    assert "bare" in done.stderr
-    assert users.lost == 0, users
-    assert site.processes() == before
-    assert site.left() == kept
+    with own_disk(machine, HOME, "vagrant"):
+        site = place("faults-home", "bare", containerized=False)
+        endpoint = site.live(2)
+        fill(machine, HOME)
+        before, kept = site.processes(), site.left()
+        site.write(3, weight=BIG)
+        with asking(endpoint, [7]) as users:
+            done = site.deploy()
+        TABLE.add("the disk of the machine is full", "process, bare", users, f"exit {done.returncode}")
+        assert done.returncode == 7, done.stderr
+        assert "space" in done.stderr
+        assert "bare" in done.stderr
+        assert users.lost == 0, users
+        assert site.processes() == before
+        assert site.left() == kept
+        site.mlpacker("undeploy", site.id)
