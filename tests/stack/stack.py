@@ -123,6 +123,7 @@ class Stack:
             "DOCKER_SOCKET": SOCKET,
             "DOCKER_GID": SOCKET.stat().st_gid,
             "MLPACKER__BUILD__BASE_IMAGE": lab.base_image,
+            "MLPACKER__DEPLOY__RETIRE_AFTER": 1,
             "STACK_MTU": 1400,
         }
 
