@@ -39,7 +39,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     ours = replace(settings.read(), home=home / "mlpacker")
     airflow = Airflow(ours.home / "airflow", home / "pipelines", free_ports())
     command = [Path(sys.executable).with_name("mlpacker"), "airflow", airflow.pipelines, "--port", airflow.ports.api]
-    env = {**os.environ, "MLPACKER__PATHS__HOME": str(ours.home)}
+    env = {**os.environ, "MLPACKER__PATHS__HOME": str(ours.home), "MLPACKER__DEPLOY__RETIRE_AFTER": "1"}
     with subprocess.Popen([str(word) for word in command], env=env, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
@@ -202,6 +202,37 @@ def test_a_removed_file_takes_its_dag_along(running: Running) -> None:
     wait_for(lambda: running.dag("removed"))
     place.unlink()
     wait_for(lambda: running.gone("removed"), 10, "the DAG disappears")
+
+
+def test_a_pipeline_whose_file_is_gone_is_taken_down_and_its_run_says_so(running: Running, model: Any) -> None:
+    place = running.drop("leaving.json", padls.rest("leaving"))
+    assert wait_for(lambda: running.ended("leaving"), 240) == "success"
+    (unit,) = status.status(running.settings, "leaving")[0]["units"]
+    place.unlink()
+    tasks = "/api/v2/dags/mlpacker-retire/dagRuns/~/taskInstances?limit=1000"
+    done = wait_for(
+        lambda: [
+            task
+            for task in (running.maybe(tasks) or {"task_instances": []})["task_instances"]
+            if (task["task_id"], task["state"]) == ("leaving", "success")
+        ],
+        120,
+        "the pipeline is retired",
+    )
+    assert len(done) == 1
+    with pytest.raises(urllib.error.URLError):
+        post(f"{unit['endpoint']}/predict", {"data": [[5.1, 3.5, 1.4, 0.2]]})
+    assert "leaving" not in {entry["pipeline"] for entry in status.status(running.settings)}
+    assert running.gone("leaving")
+
+
+def test_every_machine_has_a_pool_before_a_task_wants_it(running: Running) -> None:
+    running.drop("pooled.json", padls.chain("pooled") | {"autodeploy": False})
+    wait_for(lambda: running.dag("pooled"))
+    pools = {pool["name"]: pool["slots"] for pool in running.ask("/api/v2/pools")["pools"]}
+    assert pools["mlpacker.10.0.0.1"] == pools["mlpacker.10.0.0.2"] == 4
+    tasks = running.ask("/api/v2/dags/mlpacker.pooled/tasks")["tasks"]
+    assert {task["task_id"]: task["pool"] for task in tasks}["iris.stage"] == "mlpacker.10.0.0.2"
 
 
 def test_two_files_with_one_id_are_an_error_in_both(running: Running) -> None:

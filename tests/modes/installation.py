@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +19,7 @@ from tests.airflow.running import Running
 from tests.lab import lab
 from tests.modes import mode as modes
 from tests.modes.conversation import Topics
-from tests.modes.left import here, left
+from tests.modes.left import Place, here, left
 from tests.support import wait_for
 
 MACHINES = ("edge_node", "cloud_1", "cloud_2", "bare")
@@ -75,15 +75,25 @@ class Installation:
         ended = ("success", "failed", "upstream_failed", "skipped")
         return [task["state"] for task in found if task["task_id"] == name and task["state"] in ended]
 
-    def left(self, before: dict[str, list[str]] | None = None) -> dict[str, list[str]]:
-        """What there is of any pipeline that was not there `before`, by machine; nothing is an empty dict."""
-        found = {"this machine": left(here, str(self.home), self.running.settings.docker)}
+    def left(self, pipeline: str, units: Mapping[str, dict[str, Any]]) -> dict[str, list[str]]:
+        """What there is of a pipeline whose units were these, by machine; nothing is an empty dict."""
+        releases = {unit["release"] for unit in units.values()}
+        found = {name: left(place, pipeline, releases) for name, place in self._places().items()}
+        return {name: lines for name, lines in found.items() if lines}
+
+    def _places(self) -> dict[str, Place]:
+        """This machine's engine and the lab may be others' too; our home here is not."""
+        alone = not os.environ.get("MLPACKER_LAB_SHARED")
+        places = {
+            "files here": Place(here, str(self.home)),
+            "engine here": Place(here, str(self.home), self.running.settings.docker, alone),
+        }
         for name in MACHINES:
             machine = lab.machine(name)
             docker = "docker" if name in WITH_ENGINE else ""
-            found[name] = left(partial(machine.exec, check=False), f"/home/{machine.user}/.mlpacker", docker)
-        new = {name: sorted(set(lines) - set((before or {}).get(name, ()))) for name, lines in found.items()}
-        return {name: lines for name, lines in new.items() if lines}
+            ask = partial(machine.exec, check=False)
+            places[name] = Place(ask, f"/home/{machine.user}/.mlpacker", docker, alone)
+        return places
 
     def story(self, dag: str) -> str:
         """What a person reads who asks why the last run failed: the log of every task that did."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from pathlib import Path
 
 # Files of a pipeline, not what pipelines share (environments, the store, supervisor's own log).
@@ -13,10 +14,11 @@ ENGINE = (
     ("volume", ("volume", "ls", "--format", "{{.Name}}")),
     ("network", ("network", "ls", "--format", "{{.Name}}")),
     ("image", ("images", "--format", "{{.Repository}}:{{.Tag}} {{.ID}}")),
-    ("labelled image", ("images", "-a", "--filter", "label=io.mlpacker.pipeline", "--format", "{{.ID}}")),
+    ("nameless image", ("images", "-a", "--filter", "label=io.mlpacker.pipeline", "--format", "{{.ID}}")),
 )
 Ask = Callable[..., str]
-PROCESSES = "for file in /proc/[0-9]*/cmdline; do tr '\\0' ' ' < $file; echo; done 2>/dev/null; true"
+# Command line and environment of everything that runs, a line each.
+PROCESSES = "cd /proc; for p in [0-9]*; do cat $p/cmdline $p/environ | tr '\\0\\n' '  '; echo; done 2>/dev/null; true"
 # What it prints counts, however it ends: `find` minds folders that are not there.
 ANYHOW = ("sh", "-c", '"$@"; true', "sh")
 
@@ -25,31 +27,59 @@ def here(*argv: str) -> str:
     return subprocess.run(argv, capture_output=True, text=True, check=False).stdout
 
 
-def left(ask: Ask, home: str, docker: str = "") -> list[str]:
-    """Everything of ours on the machine that `ask` asks, in one line each. `docker` is its client, if it has one."""
-    return sorted([*_processes(ask, home), *_files(ask, home), *(_objects(ask, docker) if docker else [])])
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A machine: how it is asked, our home there, its docker client if it has one. `alone`: nobody else's pipelines
+    are there, so that whatever is ours is the pipeline's."""
+
+    ask: Ask
+    home: str
+    docker: str = ""
+    alone: bool = True
 
 
-def _processes(ask: Ask, home: str) -> list[str]:
-    lines = ask("sh", "-c", PROCESSES).splitlines()
-    ours = (f"{home}/bundles", f"{home}/envs", f"{home}/doors", f"{home}/supervisord", f"{home}/door.py")
-    return [f"process {line}" for line in lines if any(word in line for word in ours)]
+def left(place: Place, pipeline: str, releases: Collection[str]) -> list[str]:
+    """Everything of the pipeline there, in one line each; `releases` are the ids that it had."""
+    found = [*_files(place), *(_objects(place) if place.docker else [])]
+    mine = found if place.alone else [line for line in found if _names(line, pipeline)]
+    return sorted([*mine, *_processes(place, pipeline, releases), *_bundles(place, pipeline)])
 
 
-def _files(ask: Ask, home: str) -> list[str]:
-    found = ask(*ANYHOW, "find", *(f"{home}/{name}" for name in FOLDERS), "-mindepth", "1").splitlines()
+def _names(line: str, pipeline: str) -> bool:
+    """Whether it is about `pipeline`, and not one whose id only contains it."""
+    words = line.replace("~", ".").replace("/", ".").replace(" ", ".").replace(":", ".").split(".")
+    return pipeline in words
+
+
+def _processes(place: Place, pipeline: str, releases: Collection[str]) -> list[str]:
+    lines = place.ask("sh", "-c", PROCESSES).splitlines()
+    signs = [f"MLPACKER_RELEASE={release}" for release in releases] + [f"/{pipeline}~"]
+    signs += [f"{place.home}/supervisord.conf", f"{place.home}/envs/"] if place.alone else []
+    return [f"process {line[:120]}" for line in lines if any(sign in line for sign in signs) and "cat " not in line]
+
+
+def _files(place: Place) -> list[str]:
+    roots = (f"{place.home}/{name}" for name in FOLDERS)
+    found = place.ask(*ANYHOW, "find", *roots, "-mindepth", "1").splitlines()
     return [f"file {path}" for path in found if Path(path).name.partition(".")[0] != "supervisord"]
 
 
-def _objects(ask: Ask, docker: str) -> list[str]:
+def _bundles(place: Place, pipeline: str) -> list[str]:
+    """Their names are their content; each says whose it is."""
+    words = ("grep", "-rls", "--include", "unit.json", f'"pipeline": "{pipeline}"', f"{place.home}/bundles")
+    return [f"bundle {path}" for path in place.ask(*ANYHOW, *words).splitlines()]
+
+
+def _objects(place: Place) -> list[str]:
     found = []
     for kind, words in ENGINE:
-        lines = ask(*ANYHOW, docker, *words).splitlines()
-        found += [f"{kind} {line}" for line in lines if kind == "labelled image" or _is_ours(line)]
+        lines = place.ask(*ANYHOW, place.docker, *words).splitlines()
+        found += [f"{kind} {line}" for line in lines if kind == "nameless image" or _is_ours(line)]
     return found
 
 
 def _is_ours(name: str) -> bool:
-    """Ours begin with `mlpacker`; the lab's own with `mlpacker-lab`."""
-    name = name.rpartition("/mlpacker/")[1].strip("/") or name  # an image may have a registry before its name
-    return name.startswith("mlpacker") and not name.startswith("mlpacker-")
+    """Ours begin with `mlpacker`, behind a registry's name maybe; the lab's own with `mlpacker-lab`."""
+    return any(
+        part.startswith(("mlpacker.", "mlpacker ", "mlpacker:")) or part == "mlpacker" for part in name.split("/")
+    )

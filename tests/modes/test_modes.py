@@ -21,15 +21,15 @@ CHOSEN = modes.ALL if os.environ.get("MLPACKER_MODES") == "all" else modes.SHORT
 def test_dropped_answering_right_removed_and_gone(installed: Installation, mode: Mode) -> None:
     if mode.package == "stream" and mode.shape == "distributed":
         make_topics("kafka_1:9092", f"{mode.id}.between")
-    before = installed.left()
     units = installed.deploy(f"{mode.id}.json", modes.document(mode, installed.infra(*_machines(mode))))
     assert set(units) == ({"scale"} if mode.shape == "atomic" else {"scale", "iris"})
     assert {unit["machine"] for unit in units.values()} == (set(mode.machines) or {None})
     assert _answers(installed, mode, units["scale"]["endpoint"]) == expected()
+    assert set(installed.left(mode.id, units)) >= {*mode.machines}
     installed.remove(f"{mode.id}.json", mode.id)
     if mode.package == "stream" and mode.shape == "distributed":
         remove_topics("kafka_1:9092", f"{mode.id}.between")
-    assert installed.left(before) == {}
+    assert installed.left(mode.id, units) == {}
 
 
 def _machines(mode: Mode) -> tuple[str, ...]:
