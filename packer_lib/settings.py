@@ -1,4 +1,4 @@
-"""This installation's settings, from `MLPACKER__SECTION__KEY` in the environment; standard library only.
+"""This installation's settings, from `MLPACKER__SECTION__KEY` in the environment; imports `errors` only.
 
 A PADL file never sets these: they say what its author is allowed to do. Every variable may be given as a file
 (`MLPACKER__REGISTRY__PASSWORD_FILE`) instead, whose text is the value: that is how secrets come into containers.
@@ -11,6 +11,8 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from packer_lib.errors import MLPackerError
 
 DEBIAN_DOCKER = "/usr/bin/docker"
 
@@ -54,7 +56,7 @@ class Settings:
 def read(environ: Mapping[str, str] = os.environ) -> Settings:
     """Settings from `environ`. Lists are separated by `:` (paths) or `,`; booleans are `true` and `false`.
 
-    Raises `OSError` when a `…_FILE` names a file that cannot be read, `ValueError` for a number that is none.
+    `MLPackerError` for a number or boolean that is none, and for a `…_FILE` that cannot be read.
     """
     get = _Getter(environ)
     home = Path(get("PATHS", "HOME", str(Path.home() / ".mlpacker"))).expanduser().absolute()
@@ -67,7 +69,7 @@ def read(environ: Mapping[str, str] = os.environ) -> Settings:
         strict=get.flag("SECURITY", "STRICT", False),
         bind=get("DEPLOY", "BIND", "127.0.0.1"),
         ready_timeout=get.number("DEPLOY", "READY_TIMEOUT", 120),
-        keep_releases=int(get("DEPLOY", "KEEP_RELEASES", "3")),
+        keep_releases=int(get.number("DEPLOY", "KEEP_RELEASES", 3)),
         docker=get("BUILD", "DOCKER", "") or _docker(environ),
         base_image=get("BUILD", "BASE_IMAGE", "python:3.11-slim-bookworm"),
         ca_bundle=next(iter(get.paths("BUILD", "CA_BUNDLE")), None),
@@ -102,7 +104,7 @@ class _Getter:
         name = f"MLPACKER__{section}__{key}"
         value, file = self.environ.get(name), self.environ.get(f"{name}_FILE")
         if not value and file:
-            value = Path(file).read_text().rstrip("\r\n")
+            value = _text(name, Path(file))
         return value or default
 
     def words(self, section: str, key: str, default: str) -> tuple[str, ...]:
@@ -114,11 +116,22 @@ class _Getter:
     def flag(self, section: str, key: str, default: bool) -> bool:
         value = self(section, key, str(default)).lower()
         if value not in ("true", "false"):
-            raise ValueError(f"MLPACKER__{section}__{key}: expected true or false, got {value}")
+            raise MLPackerError(f"MLPACKER__{section}__{key}: expected true or false, got {value!r}")
         return value == "true"
 
     def number(self, section: str, key: str, default: float) -> float:
-        return float(self(section, key, str(default)))
+        value = self(section, key, str(default))
+        try:
+            return float(value)
+        except ValueError:
+            raise MLPackerError(f"MLPACKER__{section}__{key}: expected a number, got {value!r}") from None
+
+
+def _text(name: str, file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise MLPackerError(f"{name}_FILE: {file} cannot be read ({type(error).__name__})") from None
 
 
 def _docker(environ: Mapping[str, str]) -> str:

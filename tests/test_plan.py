@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from packer_lib import padl
 from packer_lib.errors import PadlInvalid
+from packer_lib.padl.model import NO_LIMITS, Resources
 from packer_lib.plan import Plan, from_dict, plan, summary, to_dict
 from tests.padl import golden
 from tests.support import SHARED
@@ -89,6 +90,25 @@ def test_a_unit_has_the_port_and_the_replicas_that_its_step_asks_for() -> None:
     assert made.queue("failed").topic == "/failed"
     with pytest.raises(KeyError):
         made.unit("model")
+
+
+def test_a_unit_has_the_limits_of_its_step_and_may_be_called_again_only_if_all_its_steps_may() -> None:
+    made = plan(golden.read(golden.GOLDEN / "valid" / "api-links-between-containers" / "pipeline.yaml"))
+    assert (made.registry, made.link_timeout, made.link_retries) == ("none", 2.5, 4)
+    clean, model = made.unit("clean"), made.unit("model")
+    assert (clean.links, clean.idempotent, clean.resources) == (("model",), True, Resources("256m"))
+    assert [step.name for step in model.steps] == ["model", "limit"]
+    assert (model.idempotent, model.resources) == (False, Resources("512m", 0.5)), "code is not, unless it says so"
+    assert made.machines[0].install == ("docker",)
+
+
+def test_what_a_file_does_not_say_is_as_the_installation_says_or_safe() -> None:
+    made = plan(golden.read(golden.GOLDEN / "valid" / "api-chain-on-two-machines" / "pipeline.yaml"))
+    assert (made.registry, made.link_timeout, made.link_retries) == (None, 10.0, 2)
+    assert [(unit.name, unit.idempotent, unit.resources) for unit in made.units] == [
+        ("model", True, NO_LIMITS),
+        ("clean", False, NO_LIMITS),
+    ]
 
 
 def test_local_units_have_no_machine_and_remote_ones_have() -> None:
