@@ -7,6 +7,7 @@ unknown key three times, and a command of its own ends after 10 s of silence).
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -70,6 +71,7 @@ def connect(login: Login, settings: Settings) -> paramiko.SSHClient:
     from packer_lib import secrets
     from packer_lib.hosts.connect import connect as directly
 
+    logging.getLogger("paramiko").setLevel(logging.WARNING)  # it tells every login twice
     if not login.conn:
         return directly(login, settings)
     from airflow.providers.ssh.hooks.ssh import SSHHook

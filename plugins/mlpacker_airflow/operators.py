@@ -246,7 +246,8 @@ class StageReleaseOperator(StageOperator):
         settings = run.with_registry(run.plan)
         registry = images.registry_of(settings, run.plan)
         sent = images.deliver(host, run.image(self.unit), registry, settings, self.log.info)
-        self.log.info("%.1f MB of the image went to %s", sent / 1e6, host.name)
+        if sent:
+            self.log.info("%.1f MB of the image went to %s over SSH", sent / 1e6, host.name)
 
 
 class SwitchOperator(StageOperator):
