@@ -142,7 +142,7 @@ def toolbox(python: str, file: str, *words: str) -> Argv:
 
 
 def door(python: str, file: str, *words: str) -> Argv:
-    """packer_lib/runtime/door.py, put there as one file."""
+    """packer_lib/runtime/door, a folder that Python runs, put there file by file."""
     return (python, "-I", "-S", file, *words)
 
 

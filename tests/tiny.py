@@ -21,7 +21,7 @@ from packer_lib.hosts import Host
 from packer_lib.hosts.layout import Layout
 from packer_lib.padl.model import Golden, Step
 from packer_lib.plan import Plan, Unit
-from packer_lib.release.native import DOOR_FILE
+from packer_lib.release.native import DOOR_FILES
 from packer_lib.settings import Settings
 
 MAIN = """
@@ -107,7 +107,7 @@ def bundle(folder: Path, told: dict[str, object] | None = None, entry: str = "se
     """A bundle in `folder` that behaves as `told`: check (exit code), crash, waits (reason), factor, models."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / entry).write_text(MAIN)
-    shutil.copy(DOOR_FILE, folder / "door.py")
+    shutil.copytree(DOOR_FILES[0].parent, folder / "door", dirs_exist_ok=True)
     (folder / "unit.json").write_text(json.dumps(told or {}))
     (folder / "requirements.lock").write_text("# nothing\n")
     digest = hashlib.sha256(f"{folder.name}{entry}{told}".encode()).hexdigest()

@@ -1,6 +1,6 @@
 """Where everything is on a machine, as strings of that machine. Pure; standard library only.
 
-home/  supervisord.conf  toolbox.py  door.py  key  audit.log
+home/  supervisord.conf  toolbox.py  door/  key  audit.log
        bundles/<digest>/  bundles/<digest>.checked    store/
        envs/<lock digest>/  envs/<lock digest>.for/<bundle digest>/   who needs it
        conf.d/<pipeline>~<unit>~{<release>, door}.conf   what supervisor runs now
@@ -40,7 +40,7 @@ class Layout:
 
     @property
     def door_program(self) -> str:
-        return f"{self.home}/door.py"
+        return f"{self.home}/door"
 
     @property
     def audit(self) -> str:

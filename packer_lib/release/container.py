@@ -30,7 +30,7 @@ SETTLED_AFTER = 10.0  # seconds that a container has to live after a restart to 
 CREATE_WITHIN = 120.0
 OPEN_WITHIN, SWITCH_WITHIN = 10.0, 20.0
 PYTHON = "/app/.venv/bin/python"
-DOOR_PROGRAM = ("-I", "-S", "/app/mlpacker_runtime/door.py")
+DOOR_PROGRAM = ("-I", "-S", "/app/mlpacker_runtime/door")
 ALL = "0.0.0.0"  # noqa: S104  inside a container
 
 

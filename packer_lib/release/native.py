@@ -2,7 +2,7 @@
 
     <pipeline>~<unit>~<release id>     <pipeline>~<unit>~door
 
-What supervisor runs is what is in `conf.d`; the door (packer_lib/runtime/door.py, put there as one file) lends the
+What supervisor runs is what is in `conf.d`; the door (packer_lib/runtime/door, put there file by file) lends the
 public port to the release that is current.
 """
 
@@ -24,7 +24,7 @@ from packer_lib.release.forms import Launch
 from packer_lib.release.model import Release
 from packer_lib.release.state import State
 
-DOOR_FILE = Path(__file__).parents[1] / "runtime" / "door.py"
+DOOR_FILES = sorted((Path(__file__).parents[1] / "runtime" / "door").glob("*.py"))
 OPEN_WITHIN = 10.0
 SWITCH_WITHIN = 20.0
 
@@ -106,7 +106,8 @@ class Native:
             supervisor.door_conf(host, layout, release),
         )
         if host.run(commands.read(conf)).out != wanted:
-            host.put(DOOR_FILE, layout.door_program, 0o600)
+            for file in DOOR_FILES:
+                host.put(file, f"{layout.door_program}/{file.name}", 0o600)
             put_text(host, wanted, conf)
         elif "error" not in self.door(host, release, "status"):
             return

@@ -92,7 +92,8 @@ PACKAGE_MODES = _table(
         "api",
         "rest:Unit",
         (
-            *("rest.py", "serving.py", "door.py", "front.py", "predict.py", "worker.py"),
+            *("rest.py", "serving.py", "front.py", "predict.py", "worker.py"),
+            *("door/__main__.py", "door/callers.py", "door/cli.py", "door/keeper.py", "door/line.py", "door/place.py"),
             *("links.py", "caller.py", "formats.py", "metrics.py"),
         ),
         ("bentoml==1.4.39", "uvloop>=0.21", "httptools>=0.6", "prometheus-client>=0.22", "orjson>=3.11"),

@@ -100,7 +100,7 @@ _TUPLES = {"inputs", "outputs", "links", "steps"}
 class Settings:
     """What the machine tells the unit: `MLPACKER_HOST`, `MLPACKER_PORT` … (port 0: any free one).
 
-    `door` is the folder of the unit's door, see door.py; host and port are private then. `links` says where the units
+    `door` is the folder of the unit's door, see door/; host and port are private then. `links` says where the units
     are that this one calls, see links.py.
     """
 

@@ -1,7 +1,7 @@
 """How a REST unit listens: on its own address, and on the public port while its door lends it that. Imports uvicorn.
 
     own address (MLPACKER_HOST, MLPACKER_PORT)   from start to end; probes and golden requests come here
-    public port                                  from the door's "take" to its "leave", see door.py
+    public port                                  from the door's "take" to its "leave", see door/
 
 After "leave", and when told to end, nothing new is accepted, what is in flight is answered, and every further answer on
 a kept connection says `Connection: close`, so that its client comes back to whoever has the port then.

@@ -1,34 +1,17 @@
-"""The door of an API unit: keeps the unit's public port and lends it to the release that is current.
+"""The door itself: one thread, one selector, and nothing to do while nothing happens."""
 
-One file, standard library only, Python ≥3.8, nothing of ours imported: a bundle has it, and a machine can be sent it.
-
-    python door.py hold FOLDER HOST PORT           run; `FOLDER/door.sock` is where units and askers come to
-    python door.py ask FOLDER status [SECONDS]     {"current", "holding", "waiting": {release: private port}, "port", …}
-    python door.py ask FOLDER switch ID [SECONDS]  the same, once ID has the port and the former one has left it;
-                                                   {"error": "…"} and exit code 1 when nothing was changed
-
-The listening socket itself is lent (SCM_RIGHTS): a unit accepts on it, no byte of a request passes through here. While
-nobody has it, connections wait in the kernel's queue: for `PATIENCE` seconds after a release left or died, then they
-are told 503 at once, as they are while no release was ever current. Whoever dies, the others go on: units serve on
-what they hold and come back to a new door with it; `FOLDER/current` says who is to have it.
-"""
-
-# ruff: noqa: PTH101, PTH103, PTH105, PTH108, PTH118, PTH123
-# (pathlib would double the start time)
 from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
-import json
 import os
 import selectors
-import signal
 import socket
-import stat
-import struct
-import sys
 import time
+
+from .callers import Callers
+from .line import Line, trusted
+from .place import open_inlet, read_current, say, write_current
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,83 +22,6 @@ PATIENCE = 30.0
 COME_BACK = 2.0  # seconds in which a release that just lost its door is back
 SEIZED = 15.0  # seconds for the units to bring back the port to a new door, when another process seems to have it
 BACKLOG = 4096
-LARGEST = 1 << 16
-CALLERS = 256
-CALLER_SECONDS = 2.0
-CREDENTIALS = struct.Struct("3i")  # pid, uid, gid, see unix(7)
-AWAY = b'{"error":"no release of this unit is running; try again later"}'
-AWAY_ANSWER = (
-    b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\nconnection: close\r\n"
-    b"content-length: %d\r\n\r\n%s" % (len(AWAY), AWAY)
-)
-
-
-class Line:
-    """One end of a connection over the Unix socket: JSON lines, with descriptors beside them."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        connection.setblocking(False)
-        self.connection = connection
-        self.descriptors: list[int] = []
-        self._rest = b""
-
-    def send(self, message: dict[str, Any], lend: socket.socket | None = None) -> None:
-        """`OSError` when the other end is gone or does not read."""
-        rights = [] if lend is None else [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", lend.fileno()))]
-        self.connection.sendmsg([json.dumps(message).encode() + b"\n"], rights)
-
-    def receive(self) -> list[dict[str, Any]]:
-        """The messages that are there; `EOFError` when the other end is gone or talks nonsense."""
-        try:
-            flags = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
-            data, ancillary, _flags, _address = self.connection.recvmsg(LARGEST, socket.CMSG_SPACE(16), flags)
-        except BlockingIOError:
-            return []
-        except OSError as error:
-            raise EOFError from error
-        for level, kind, payload in ancillary:
-            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-                self.descriptors += [number for (number,) in struct.iter_unpack("i", payload)]
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        try:
-            messages = [json.loads(line) for line in lines]
-        except ValueError as error:
-            raise EOFError from error
-        if not data or len(self._rest) > LARGEST or not all(isinstance(message, dict) for message in messages):
-            raise EOFError
-        return messages
-
-    def lent(self) -> socket.socket | None:
-        """The socket that came with a message."""
-        return socket.socket(fileno=self.descriptors.pop(0)) if self.descriptors else None
-
-    def close(self) -> None:
-        for descriptor in self.descriptors:
-            os.close(descriptor)
-        self.descriptors = []
-        self.connection.close()
-
-
-def connect(folder: str) -> Line:
-    """To the door of `folder`; `OSError` when it is not there or another user's."""
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        connection.connect(os.path.join(folder, "door.sock"))
-        if not trusted(connection):
-            raise PermissionError(errno.EPERM, "the door belongs to another user")
-    except OSError:
-        connection.close()
-        raise
-    return Line(connection)
-
-
-def trusted(connection: socket.socket) -> bool:
-    """Whether this user or root is at the other end; where the system does not say, the folder's mode has to do."""
-    option = getattr(socket, "SO_PEERCRED", None)
-    if option is None:
-        return True
-    _pid, uid, _gid = CREDENTIALS.unpack(connection.getsockopt(socket.SOL_SOCKET, option, CREDENTIALS.size))
-    return uid in (0, os.geteuid())
 
 
 class Guest:
@@ -140,11 +46,11 @@ class Door:
         self.listener: socket.socket | None = None
         self.holder: Guest | None = None
         self.guests: list[Guest] = []
-        self.callers: dict[socket.socket, float] = {}
         self.left = time.monotonic()
         self.give_up = self.left + (SEIZED if self.current else 0.0)
-        self.switching = self.turning_away = False
+        self.switching = False
         self.selector = selectors.DefaultSelector()
+        self.callers = Callers(self.selector)
         self.inlet = open_inlet(folder)
         self.selector.register(self.inlet, selectors.EVENT_READ, self._come_in)
         self._bind()
@@ -161,9 +67,9 @@ class Door:
         times = [until] if until is not None else []
         if self.listener is None:
             times.append(time.monotonic() + 0.1)
-        elif self.holder is None and not self.turning_away:
+        elif self.holder is None and self.callers.listening is None:
             times.append(self.left + PATIENCE)
-        times += self.callers.values()
+        times += self.callers.deadlines()
         timeout = max(0.0, min(times) - time.monotonic()) if times else None
         for key, _events in self.selector.select(timeout):
             key.data(key.fileobj)
@@ -373,143 +279,7 @@ class Door:
             return f"release {guest.release} did not take the port in time"
         return f"release {guest.release} is not ready: {guest.reason}"
 
-    # ── callers, when there is nobody to answer them ─────────────────────────────────────────────────────────────
-
     def _turn_away(self) -> None:
+        """Nobody was ever to have the port, or who was has been away too long."""
         away = self.holder is None and not (self.current and time.monotonic() < self.left + PATIENCE)
-        if self.listener is not None and away != self.turning_away:
-            self.turning_away = away
-            if away:
-                self.selector.register(self.listener, selectors.EVENT_READ, self._answer_the_door)
-            else:
-                self.selector.unregister(self.listener)
-        for caller, until in list(self.callers.items()):
-            if time.monotonic() >= until:
-                self._dismiss(caller)
-
-    def _answer_the_door(self, listener: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while self.turning_away and self.holder is None and len(self.callers) < CALLERS:
-                caller, _address = listener.accept()
-                caller.setblocking(False)
-                self.callers[caller] = time.monotonic() + CALLER_SECONDS
-                self.selector.register(caller, selectors.EVENT_READ, self._refuse)
-                self._refuse(caller, first=True)
-
-    def _refuse(self, caller: socket.socket, first: bool = False) -> None:
-        """Reads on after its answer: closing on what is unread would take the answer away again."""
-        if caller not in self.callers:
-            return
-        try:
-            if first:
-                caller.sendall(AWAY_ANSWER)
-                caller.shutdown(socket.SHUT_WR)
-            elif not caller.recv(LARGEST):
-                self._dismiss(caller)
-        except BlockingIOError:
-            pass
-        except OSError:
-            self._dismiss(caller)
-
-    def _dismiss(self, caller: socket.socket) -> None:
-        del self.callers[caller]
-        self.selector.unregister(caller)
-        caller.close()
-
-
-def open_inlet(folder: str) -> socket.socket:
-    """The Unix socket of the one door of `folder`, which is made, ours, and closed to others."""
-    with contextlib.suppress(FileExistsError):
-        os.makedirs(folder, 0o700)
-    found = os.lstat(folder)
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
-        raise PermissionError(errno.EPERM, "is not a folder of this user", folder)
-    os.chmod(folder, 0o700)
-    lock = os.open(os.path.join(folder, "door.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # kept by this process until it ends
-    except OSError:
-        raise FileExistsError(errno.EEXIST, "another door is running", folder) from None
-    path = os.path.join(folder, "door.sock")
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
-    inlet = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    inlet.bind(path)
-    inlet.listen(64)
-    inlet.setblocking(False)
-    return inlet
-
-
-def read_current(folder: str) -> str:
-    try:
-        with open(os.path.join(folder, "current"), encoding="utf-8") as file:
-            return file.read().strip()
-    except OSError:
-        return ""
-
-
-def write_current(folder: str, release: str) -> None:
-    path = os.path.join(folder, "current")
-    with open(path + ".new", "w", encoding="utf-8") as file:
-        file.write(release + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(path + ".new", path)
-
-
-def say(text: str) -> None:
-    print(time.strftime("%Y-%m-%dT%H:%M:%S%z"), "door:", text, file=sys.stderr, flush=True)
-
-
-def hold(folder: str, host: str, port: str) -> int:
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda _number, _frame: sys.exit(0))
-    try:
-        Door(folder, host, int(port)).serve()
-    except OSError as error:
-        say(f"ended: {error.strerror} ({error.filename or f'{host}:{port}'})")
-    return 1
-
-
-def ask(folder: str, word: str, *rest: str) -> int:
-    """Prints the door's answer. SECONDS is how long a switch may take, or `status` may try to reach the door."""
-    release = rest[0] if word == "switch" else ""
-    given = rest[1:] if word == "switch" else rest
-    seconds = float(given[0]) if given else (10.0 if word == "switch" else 0.0)
-    try:
-        answer = question(folder, {"ask": word, "release": release, "seconds": seconds}, time.monotonic() + seconds)
-    except (OSError, EOFError) as error:
-        answer = {"error": f"the door in {folder} does not answer: {error or 'it ended'}"}
-    print(json.dumps(answer))
-    return 1 if "error" in answer else 0
-
-
-def question(folder: str, message: dict[str, Any], until: float) -> dict[str, Any]:
-    while True:
-        try:
-            line = connect(folder)
-            break
-        except (FileNotFoundError, ConnectionRefusedError):
-            if time.monotonic() >= until:
-                raise
-            time.sleep(0.02)
-    with contextlib.closing(line):
-        line.send(message)
-        line.connection.settimeout(max(0.0, until - time.monotonic()) + 2 * COME_BACK)
-        while True:
-            for answer in line.receive():
-                return answer
-
-
-def main(argv: list[str]) -> int:
-    word, rest = (argv[0] if argv else ""), argv[1:]
-    if word == "hold" and len(rest) == 3:
-        return hold(*rest)
-    if word == "ask" and len(rest) in (2, 3, 4) and rest[1] in ("status", "switch"):
-        return ask(*rest)
-    print(__doc__, file=sys.stderr)
-    return 2
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+        self.callers.answer(self.listener if away else None)
