@@ -9,6 +9,18 @@ from packer_lib.images.build import build, check, inspect
 from packer_lib.images.deliver import deliver, present
 from packer_lib.images.model import Image, Registry, registry_of
 from packer_lib.images.push import push
-from packer_lib.images.remove import remove
+from packer_lib.images.remove import forget, remove
 
-__all__ = ["Image", "Registry", "build", "check", "deliver", "inspect", "present", "push", "registry_of", "remove"]
+__all__ = [
+    "Image",
+    "Registry",
+    "build",
+    "check",
+    "deliver",
+    "forget",
+    "inspect",
+    "present",
+    "push",
+    "registry_of",
+    "remove",
+]

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from packer_lib import commands
 from packer_lib.hosts import Host
+from packer_lib.hosts.local import LocalHost
 from packer_lib.images import names, words
 from packer_lib.images.client import docker, inspected
+from packer_lib.settings import Settings
 
 
 def remove(host: Host, reference: str) -> None:
@@ -23,3 +27,14 @@ def remove(host: Host, reference: str) -> None:
 def sweep(host: Host, pipeline: str, unit: str) -> None:
     """Removes the unit's images that lost their names and that nothing runs from."""
     docker(host, words.sweep_images(host.docker, {names.PIPELINE: pipeline, names.UNIT: unit}))
+
+
+def forget(settings: Settings, pipeline: str, keep: Collection[str] = ()) -> None:
+    """No image of the pipeline is left on this machine, where images are built, but those named in `keep`, by id or
+    digest. Fine when there is no engine here."""
+    host = LocalHost(settings)
+    label = {names.PIPELINE: pipeline}
+    for identity in dict.fromkeys(docker(host, words.images(host.docker, label)).out.split()):
+        found = inspected(docker(host, words.inspect_image(host.docker, identity))) or {}
+        if not {identity, *(found.get("RepoDigests") or ())} & set(keep):
+            remove(host, identity)

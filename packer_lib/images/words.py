@@ -153,8 +153,9 @@ def chains(docker: str, *references: str) -> Argv:
     return (docker, "image", "inspect", "--format", "{{json .RootFS.Layers}}", *references)
 
 
-def images(docker: str) -> Argv:
-    return (docker, "image", "ls", "--all", "--quiet", "--no-trunc")
+def images(docker: str, labels: Mapping[str, str] | None = None) -> Argv:
+    """The id of each, one a line."""
+    return (docker, "image", "ls", "--all", "--quiet", "--no-trunc", *_labelled(labels or {}))
 
 
 def tag(docker: str, reference: str, name: str) -> Argv:

@@ -312,3 +312,19 @@ def test_a_removed_image_leaves_no_name(tmp_path: Path) -> None:
     assert image.id not in cases.docker("image", "ls", "--all", "--quiet", "--no-trunc")
     assert not list((settings.home / "checked").iterdir())
     images.remove(LocalHost(settings), image.reference)
+
+
+def test_a_forgotten_pipeline_has_no_image_where_it_was_built(tmp_path: Path) -> None:
+    settings, pipeline = cases.settings(tmp_path), f"{PIPELINE}-forgotten"
+    plan = cases.plan(tmp_path, pipeline, code=True)
+    registry = images.registry_of(settings)
+    found = []
+    for answer in ("return 'one'", "return 'two'"):
+        bundle = cases.bundle(tmp_path, plan, settings, answer=answer)
+        found.append(images.push(images.build(bundle, plan, plan.units[0], settings), registry, settings))
+    listing = ("image", "ls", "--all", "--quiet", "--no-trunc", "--filter", f"label=io.mlpacker.pipeline={pipeline}")
+    images.forget(settings, pipeline, keep=[found[0].reference])
+    assert set(cases.docker(*listing).split()) == {found[0].id}
+    images.forget(settings, pipeline)
+    assert cases.docker(*listing) == ""
+    images.forget(replace(settings, docker="/nowhere/docker"), pipeline)
