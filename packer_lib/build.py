@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -66,9 +67,11 @@ def environment(host: Host, bundle: Bundle, settings: Settings, progress: Progre
 
 
 def _install(host: Host, lock: str, place: str, env: Mapping[str, str], progress: Progress) -> None:
-    """Built aside and renamed: a folder with the right name is always complete."""
-    aside = f"{place}.building"
-    host.run(commands.remove(aside, place))
+    """Built aside and renamed: a folder with the right name is always complete. Aside is a name of its own each time:
+    uv may outlive a task that was killed, and go on where it was."""
+    aside = f"{place}.building-{uuid.uuid4().hex}"
+    host.run(commands.remove_below(f"{host.home}/envs", f"{place.rpartition('/')[2]}.building*"))
+    host.run(commands.remove(place))
     try:
         made = host.run(commands.make_environment(host.uv, host.python, aside), env=env, timeout=INSTALL_WITHIN)
         _must(made, "no environment")

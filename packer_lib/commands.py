@@ -44,6 +44,11 @@ def empty_folders(folder: str, ending: str) -> Argv:
     return ("find", folder, "-mindepth", "1", "-maxdepth", "1", "-type", "d", "-name", f"*{ending}", "-empty")
 
 
+def remove_below(folder: str, pattern: str) -> Argv:
+    """What is directly in `folder` and matches, with all that is in it."""
+    return ("find", folder, "-mindepth", "1", "-maxdepth", "1", "-name", pattern, "-exec", "rm", "-rf", "{}", "+")
+
+
 def remove_marks(folder: str, name: str) -> Argv:
     """Empty folders of that name two levels below."""
     return ("find", folder, "-mindepth", "2", "-maxdepth", "2", "-type", "d", "-name", name, "-empty", "-delete")
@@ -131,6 +136,11 @@ def fill_environment(uv: str, python: str, lock: str) -> Argv:
 
 def check_bundle(python: str, folder: str, entry: str) -> Argv:
     return ("env", "-C", folder, python, entry, "--check")
+
+
+def images_of(docker: str, label: str) -> Argv:
+    """Ids of the images with a label (`key=value`)."""
+    return (docker, "images", "--no-trunc", "--quiet", "--filter", f"label={label}")
 
 
 # What the machine does itself: packer_lib/hosts/toolbox.py, put there as one file

@@ -68,7 +68,8 @@ def read(pipeline: str, settings: Settings) -> Kept:
 def generation(plan: Plan, live: Sequence[Release]) -> Generation:
     """These releases, live now."""
     units = {release.unit: (release.id, release.machine) for release in live}
-    return Generation(units, to_dict(plan), next((release.run for release in live), ""), _now())
+    plain = json.loads(json.dumps(to_dict(plan)))  # as it is read back
+    return Generation(units, plain, next((release.run for release in live), ""), _now())
 
 
 def source(plan: Plan, text: str | None) -> str:

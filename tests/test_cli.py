@@ -155,7 +155,8 @@ def test_a_bundle_is_written_where_it_is_asked_for(tmp_path: Path) -> None:
 def test_a_dry_run_deploys_nothing(tmp_path: Path) -> None:
     done = mlpacker("deploy", "--dry-run", "--json", EXAMPLES / "iris-rest.yaml", home=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["units"] == [{"unit": "iris", "action": "create", "release": "", "endpoint": ""}]
+    (unit,) = json.loads(done.stdout)["units"]
+    assert unit == {"unit": "iris", "action": "create", "release": "", "endpoint": "", "machine": None}
     assert {path.name for path in tmp_path.iterdir()} <= {"store", "locks-cache"}
 
 

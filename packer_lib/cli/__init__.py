@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,11 +21,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from packer_lib import __version__
+from packer_lib.cli.secure import secure
 from packer_lib.cli.trust import trust
 from packer_lib.errors import MLPackerError, PadlInvalid, PolicyRefused, Problem, printable
 
 if TYPE_CHECKING:
     from packer_lib.plan import Plan
+    from packer_lib.release import UnitStatus
 
 app = typer.Typer(
     name="mlpacker",
@@ -141,18 +143,37 @@ def deploy(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Bring a pipeline live on this machine; on failure everything is as it was before."""
-    from dataclasses import asdict
-
+    """Bring a pipeline live on its machines; on failure everything is as it was before, on all of them."""
     from packer_lib import release, settings
 
     made = _plan(file)
     done = release.deploy(made, settings.read(), dry_run=dry_run, progress=say)
+    _print_changes(made.pipeline, done, as_json, dry_run=dry_run)
+
+
+def _print_changes(pipeline: str, done: Sequence[UnitStatus], as_json: bool, **more: bool) -> None:
+    from dataclasses import asdict
+
     if as_json:
-        show({"pipeline": made.pipeline, "dry_run": dry_run, "units": [asdict(unit) for unit in done]})
-    else:
-        for unit in done:
-            print(printable(f"{unit.unit}  {unit.action}  {unit.release or '-'}  {unit.endpoint or '-'}"))
+        show({"pipeline": pipeline, **more, "units": [asdict(unit) for unit in done]})
+        return
+    remote = any(unit.machine for unit in done)
+    for unit in done:
+        where = f"{unit.machine or 'this machine'}  " if remote else ""
+        print(printable(f"{unit.unit}  {where}{unit.action}  {unit.release or '-'}  {unit.endpoint or '-'}"))
+
+
+@app.command()
+def rollback(
+    pipeline_id: Id,
+    release_id: Annotated[str, typer.Argument(metavar="[RELEASE]", help="One that was live before.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Go back to what was live before, on all machines; without loss, as a deploy."""
+    from packer_lib import release, settings
+
+    done = release.rollback(pipeline_id, settings.read(), release_id, progress=say)
+    _print_changes(pipeline_id, done, as_json)
 
 
 @app.command()
@@ -160,7 +181,7 @@ def status(
     pipeline_id: Annotated[str | None, typer.Argument(metavar="[ID]", help="One pipeline only.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Say what is live here, asked of the machine."""
+    """Say what is live on every machine that was deployed to from here, asked of the machines."""
     from packer_lib import settings
     from packer_lib import status as machine
 
@@ -182,12 +203,15 @@ def _print_table(found: list[dict[str, Any]]) -> None:
 
     console = Console(width=None if sys.stdout.isatty() else 200)
     wide = console.width >= WIDE
+    remote = any(unit["machine"] for pipeline in found for unit in pipeline["units"])
     table = Table(box=box.SIMPLE, pad_edge=False)
-    for head in ("pipeline", "unit", "state", "endpoint", "release", "since", *(["models"] if wide else [])):
+    machine, models = ["machine"] if remote else [], ["models"] if wide else []
+    for head in ("pipeline", "unit", *machine, "state", "endpoint", "release", "since", *models):
         table.add_column(head, overflow="fold", no_wrap=head in {"unit", "endpoint", "release"})
     for pipeline in found:
         for unit in pipeline["units"]:
-            cells = [pipeline["pipeline"], unit["name"], _state(unit), unit["endpoint"], unit["release"]]
+            where = [unit["machine"] or "this machine"] if remote else []
+            cells = [pipeline["pipeline"], unit["name"], *where, _state(unit), unit["endpoint"], unit["release"]]
             cells += [ago(unit["since"], datetime.now(UTC)), *([_models(unit)] if wide else [])]
             table.add_row(*(Text(printable(cell)) for cell in cells))
     console.print(table if table.row_count else Text("nothing is deployed here"))
@@ -219,7 +243,7 @@ def logs(
 
 @app.command()
 def undeploy(pipeline_id: Id) -> None:
-    """Stop and remove every unit of a pipeline; nothing of it is left but shared environments."""
+    """Stop and remove every unit of a pipeline on all its machines; nothing of it is left."""
     from packer_lib import release, settings
 
     if not release.undeploy(pipeline_id, settings.read(), progress=say):
@@ -257,16 +281,17 @@ def schema(version: Annotated[str, typer.Argument(help="A PADL version.")] = "1.
 
 @app.command()
 def doctor(
-    file: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="A PADL file: its machines too.")] = None,
+    file: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="A PADL file, for its machines.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Check what this machine, and those of a PADL file, have of what a deploy needs."""
+    """Check what this machine, and every machine of a PADL file, has of what a deploy needs."""
     from dataclasses import asdict
 
     from packer_lib import settings
     from packer_lib.cli.doctor import examine, examine_machines
 
-    found = [*examine(settings.read()), *(examine_machines(file, settings.read()) if file else ())]
+    config = settings.read()
+    found = examine(config) + (examine_machines(file, config) if file else [])
     if as_json:
         show([asdict(finding) for finding in found])
     else:
@@ -277,6 +302,7 @@ def doctor(
 
 
 app.command()(trust)
+app.command()(secure)
 
 
 @contextmanager

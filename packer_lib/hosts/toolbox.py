@@ -8,6 +8,10 @@ Copied to every machine as one file and run there as `python -I -S toolbox.py WO
     free HOST FIRST HOME         {"port"}: the first free one from FIRST that no release below HOME has
     http METHOD URL TIMEOUT      {"status", "body"}; the request's body on stdin; status 0 when nobody answers
     private FOLDER               {}: makes the folder, ours alone; fails when somebody else may have been there first
+    programs SOCKET              {"programs": [{"name", "word", "pid", "text"}]}: what the supervisord there runs
+    update SOCKET NAME           {"changed": bool}: it runs that program, or does not, as its configuration now says
+    again SOCKET NAME            {}: one that it had given up is started afresh; not waited for
+                                 of these three: {"error", "gone"}: `gone` when no supervisord answers there
     clear CONF SOCKET            {"ended"}: processes left of a supervisord that does not answer, itself first
     ready URL SECONDS            the same for GET, as soon as the status is 200 or when the time is up
 """
@@ -19,6 +23,10 @@ import json
 import os
 import sys
 import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 TRY_EVERY = 0.05
 PORTS = 10000
@@ -206,10 +214,64 @@ def ready(url: str, seconds: str) -> dict[str, object]:
         time.sleep(TRY_EVERY)
 
 
+def supervised(word: str, path: str, name: str = "") -> dict[str, object]:
+    """One word to supervisord over its Unix socket: a tenth of the time that `supervisorctl` takes to start."""
+    import http.client
+    import socket
+    import xmlrpc.client
+
+    class Connection(http.client.HTTPConnection):
+        def connect(self) -> None:
+            self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            self.sock.settimeout(60)
+            self.sock.connect(path)
+
+    class Transport(xmlrpc.client.Transport):
+        def make_connection(self, host: object) -> Connection:  # noqa: ARG002
+            return Connection("localhost")
+
+    server = xmlrpc.client.ServerProxy("http://localhost", transport=Transport()).supervisor
+    try:
+        return {"programs": _programs, "update": _update, "again": _again}[word](server, name)
+    except xmlrpc.client.Fault as fault:
+        return {"error": fault.faultString, "gone": fault.faultCode == SHUTTING_DOWN}
+    except (OSError, http.client.HTTPException) as error:
+        return {"error": str(error) or type(error).__name__, "gone": True}
+
+
+SHUTTING_DOWN = 6  # supervisor.xmlrpc.Faults.SHUTDOWN_STATE
+
+
+def _programs(server: Any, _: str) -> dict[str, object]:
+    found = server.getAllProcessInfo()
+    keys = {"name": "name", "word": "statename", "pid": "pid", "text": "description"}
+    return {"programs": [{ours: info[theirs] for ours, theirs in keys.items()} for info in found]}
+
+
+def _update(server: Any, name: str) -> dict[str, object]:
+    """As `supervisorctl update NAME` does it."""
+    ((added, changed, removed),) = server.reloadConfig()
+    if name in changed or name in removed:
+        server.stopProcessGroup(name)
+        server.removeProcessGroup(name)
+    if name in changed or name in added:
+        server.addProcessGroup(name)
+    return {"changed": name in {*added, *changed, *removed}}
+
+
+def _again(server: Any, name: str) -> dict[str, object]:
+    server.stopProcessGroup(name)
+    server.removeProcessGroup(name)
+    server.addProcessGroup(name)
+    return {}
+
+
 def main(argv: list[str]) -> None:
     word, *rest = argv
     if word == "launch":
         launch(rest[0])
+    elif word in ("programs", "update", "again"):
+        print(json.dumps(supervised(word, *rest)))
     elif word == "http" and rest[0] != "GET":
         print(json.dumps(http(rest[0], rest[1], rest[2], sys.stdin.buffer.read())))
     else:

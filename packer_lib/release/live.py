@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 
 from packer_lib import commands, kept
 from packer_lib.errors import DeployFailed, MLPackerError, RollbackFailed
+from packer_lib.hosts import boot
 from packer_lib.hosts.home import must, put_text
 from packer_lib.hosts.layout import Layout, program
 from packer_lib.plan import Plan
@@ -215,6 +216,8 @@ def _tidy(course: Course, place: Place, live: Sequence[Release]) -> None:
     if changes or gone:
         run = next((release.run for release in mine), "")
         audit.note(host, plan.pipeline, "live", {**changes, **dict.fromkeys(gone, "removed")}, run)
+    if changes and not plan.containerized:
+        boot.enable(host, course.progress)
     prune.prune(host, plan.pipeline, course.settings.keep_releases)
     if gone and not mine:
         for name in place.forms:

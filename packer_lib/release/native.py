@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from packer_lib import commands
 from packer_lib.errors import DeployFailed
-from packer_lib.hosts import Host
+from packer_lib.hosts import Host, boot
 from packer_lib.hosts.home import clean_environment, must, put_text
 from packer_lib.hosts.layout import DOOR, Layout, program
 from packer_lib.release import supervisor
@@ -49,9 +48,7 @@ class Native:
         _end(host, Layout(host.home), program(pipeline, unit, release_id))
 
     def state(self, host: Host, pipeline: str, unit: str, release_id: str) -> State:
-        layout, name = Layout(host.home), program(pipeline, unit, release_id)
-        state = supervisor.ask(host, layout, name)
-        return replace(state, pid=supervisor.pid(host, layout, name)) if state.word == "STARTING" else state
+        return supervisor.ask(host, Layout(host.home), program(pipeline, unit, release_id))
 
     def started(self, host: Host, pipeline: str, unit: str) -> tuple[str, ...]:
         """The empty id is that of a program from before there were doors."""
@@ -96,7 +93,8 @@ class Native:
         remove_bundles(host, [release.bundle])
 
     def tidy(self, host: Host) -> None:
-        supervisor.stop_if_idle(host, Layout(host.home))
+        if supervisor.stop_if_idle(host, Layout(host.home)):
+            boot.disable(host)
 
     def _open(self, host: Host, release: Release) -> None:
         """A door on the release's own port; one that is there on another is opened again on this."""
@@ -140,20 +138,17 @@ def _programs(host: Host) -> list[tuple[str, str, str]]:
 
 def _run(host: Host, layout: Layout, name: str) -> None:
     """The program runs as its file says; one that supervisor has given up starts afresh."""
-    said = supervisor.control(host, layout, "update", name)
-    if not said.ok:
-        raise DeployFailed(f"supervisor does not take {name}: {said.tail(5)}")
-    if name in said.out or supervisor.ask(host, layout, name).alive:
-        return
-    for word in ("stop", "remove", "add"):  # without waiting for it as `supervisorctl start` does
-        supervisor.control(host, layout, word, name)
+    if not supervisor.update(host, layout, name) and not supervisor.ask(host, layout, name).alive:
+        supervisor.again(host, layout, name)
 
 
 def _end(host: Host, layout: Layout, name: str) -> None:
     """No process and no program of that name; fine when there was none."""
-    if supervisor.ask(host, layout, name).word == "UNKNOWN" and not host.run(commands.exists(layout.conf(name))).ok:
+    if not host.run(commands.exists(layout.conf(name))).ok and supervisor.ask(host, layout, name).word == "UNKNOWN":
         return
     must(host, commands.remove(layout.conf(name)))
-    said = supervisor.control(host, layout, "update", name)
-    if supervisor.ask(host, layout, name).word != "UNKNOWN":
-        raise DeployFailed(f"{name} does not stop: {said.tail(5)}", "look at its process, then undeploy again")
+    supervisor.update(host, layout, name)
+    if (left := supervisor.ask(host, layout, name)).word != "UNKNOWN":
+        raise DeployFailed(
+            f"{name} does not stop on {host.name} ({left.word})", "look at its process, then undeploy again"
+        )

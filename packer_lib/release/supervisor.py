@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import time
@@ -11,7 +12,7 @@ from typing import Any
 
 from packer_lib import commands
 from packer_lib.errors import DeployFailed
-from packer_lib.hosts import Host, Result
+from packer_lib.hosts import Host
 from packer_lib.hosts.home import clean_environment, must, put_text
 from packer_lib.hosts.layout import DOOR, Layout, program, short_folder
 from packer_lib.release.model import Release
@@ -21,17 +22,6 @@ LONGEST_SOCKET = 90  # sun_path holds 108 bytes, and supervisor binds `<path>.<p
 ANSWER_WITHIN = 15.0
 STOP_WITHIN = 30  # seconds from TERM to KILL: a unit finishes its batch and closes its connections
 SETTLED_AFTER = 10  # a unit that lives this long is started; less is a failed start and counted
-
-# supervisorctl's words, which differ by command, for a supervisor that is not there or just leaving
-UNANSWERED = (
-    "refused connection",
-    "no such file",
-    "FileNotFoundError",
-    "ConnectionRefusedError",
-    "ConnectionResetError",
-    "SHUTDOWN_STATE",
-    "already shutting down",
-)
 
 
 def conf_value(value: str) -> str:
@@ -121,43 +111,46 @@ def private_folder(folder: Path) -> None:
             ) from None
 
 
-def control(host: Host, layout: Layout, *words: str) -> Result:
-    """One word to supervisor, which is started when nobody answers; codes and text are supervisorctl's."""
-    argv = commands.supervisorctl(host.python, layout.supervisord, *words)
+def update(host: Host, layout: Layout, name: str) -> bool:
+    """Supervisor (started when nobody answers) runs the program as `conf.d` says; False when it did already."""
+    return bool(_told(host, layout, "update", name).get("changed"))
+
+
+def again(host: Host, layout: Layout, name: str) -> None:
+    """A program that supervisor has given up starts afresh; it is not waited for."""
+    _told(host, layout, "again", name)
+
+
+def _told(host: Host, layout: Layout, word: str, name: str) -> dict[str, Any]:
+    answer = _say(host, layout, word, name)
+    if answer.get("gone"):
+        start(host, layout)
+        answer = _say(host, layout, word, name) | ({"changed": True} if word == "update" else {})
+    if "error" in answer:
+        raise DeployFailed(f"supervisor on {host.name} does not take {name}: {answer['error']}")
+    return answer
+
+
+def _say(host: Host, layout: Layout, *words: str) -> dict[str, Any]:
+    word, *rest = words
+    argv = commands.toolbox(host.python, layout.toolbox, word, socket_path(layout.home, host.uid), *rest)
     result = host.run(argv, env=clean_environment(host), timeout=STOP_WITHIN + ANSWER_WITHIN)
-    if not _unanswered(result):
-        return result
-    start(host, layout)
-    return host.run(argv, env=clean_environment(host), timeout=STOP_WITHIN + ANSWER_WITHIN)
+    if not result.ok:
+        return {"error": result.tail(3), "gone": True}  # no toolbox: nothing was ever started there
+    answer: dict[str, Any] = json.loads(result.out)
+    return answer
 
 
 def ask(host: Host, layout: Layout, name: str) -> State:
-    """What supervisor says of one unit; UNKNOWN also when no supervisor runs, which is never started for a question."""
-    argv = commands.supervisorctl(host.python, layout.supervisord, "status", name)
-    return parse_state(host.run(argv, env=clean_environment(host), timeout=ANSWER_WITHIN).out)
-
-
-def pid(host: Host, layout: Layout, name: str) -> int:
-    """The unit's process, also while it is STARTING, where `status` does not say it; 0 without one."""
-    argv = commands.supervisorctl(host.python, layout.supervisord, "pid", name)
-    said = host.run(argv, env=clean_environment(host), timeout=ANSWER_WITHIN).out.strip()
-    return int(said) if said.isdigit() else 0
+    """What supervisor says of one program; UNKNOWN also when no supervisor runs, which is never started for a
+    question."""
+    return ask_all(host, layout).get(name, State("UNKNOWN"))
 
 
 def ask_all(host: Host, layout: Layout) -> dict[str, State]:
-    """Every unit that supervisor knows, by the name of its program."""
-    argv = commands.supervisorctl(host.python, layout.supervisord, "status")
-    lines = host.run(argv, env=clean_environment(host), timeout=ANSWER_WITHIN).out.splitlines()
-    return {line.split()[0]: parse_state(line) for line in lines if parse_state(line).word != "UNKNOWN"}
-
-
-def parse_state(line: str) -> State:
-    """From `name   RUNNING   pid 42, uptime 0:00:07`."""
-    words = line.split()
-    if len(words) < 2 or words[1] not in ("RUNNING", "STARTING", "BACKOFF", "FATAL", "EXITED", "STOPPED", "STOPPING"):
-        return State("UNKNOWN", text=line.strip())
-    pid = int(words[3].rstrip(",")) if words[2:3] == ["pid"] else 0
-    return State(words[1], pid, " ".join(words[2:]))
+    """Every program that supervisor knows, by its name."""
+    found = _say(host, layout, "programs").get("programs", [])
+    return {one["name"]: State(one["word"], one["pid"], one["text"]) for one in found}
 
 
 def start(host: Host, layout: Layout) -> None:
@@ -170,24 +163,17 @@ def start(host: Host, layout: Layout) -> None:
     )
     # one that somebody else starts at the same moment makes ours fail, and answers soon
     end = time.monotonic() + (ANSWER_WITHIN if begun.ok else ANSWER_WITHIN / 5)
-    while _unanswered(result := _status(host, layout)):
+    while (answer := _say(host, layout, "programs")).get("gone"):
         if time.monotonic() > end:
             log = host.run(commands.tail(f"{layout.home}/logs/supervisord.log", 5)).out
-            said = "\n".join(text for text in (result.tail(2), begun.tail(5), log) if text)
+            said = "\n".join(text for text in (str(answer["error"]), begun.tail(5), log) if text)
             raise DeployFailed(f"supervisord did not start on {host.name}: {said}".rstrip())
+        time.sleep(0.05)
 
 
-def _status(host: Host, layout: Layout) -> Result:
-    argv = commands.supervisorctl(host.python, layout.supervisord, "pid")
-    return host.run(argv, env=clean_environment(host), timeout=ANSWER_WITHIN)
-
-
-def _unanswered(result: Result) -> bool:
-    said = result.out + result.err
-    return any(text in said for text in UNANSWERED)
-
-
-def stop_if_idle(host: Host, layout: Layout) -> None:
-    """No supervisord without units. One that is needed the next moment starts again by itself (see `control`)."""
-    if not host.run(commands.names(f"{layout.home}/conf.d")).out.strip():
-        host.run(commands.supervisorctl(host.python, layout.supervisord, "shutdown"), env=clean_environment(host))
+def stop_if_idle(host: Host, layout: Layout) -> bool:
+    """No supervisord without units. One that is needed the next moment starts again by itself (see `update`)."""
+    if host.run(commands.names(f"{layout.home}/conf.d")).out.strip():
+        return False
+    host.run(commands.supervisorctl(host.python, layout.supervisord, "shutdown"), env=clean_environment(host))
+    return True

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
-from packer_lib import commands, kept
+from packer_lib import commands, images, kept
 from packer_lib.errors import DeployFailed, MLPackerError
 from packer_lib.hosts import Host
 from packer_lib.hosts.home import must
 from packer_lib.hosts.layout import Layout
 from packer_lib.hosts.local import LocalHost
+from packer_lib.images import names
 from packer_lib.release import audit, fleets, prune, records, scene, switch
 from packer_lib.release.fleets import Machines
 from packer_lib.release.forms import named
-from packer_lib.release.model import FormName, Release
+from packer_lib.release.model import FormName
 from packer_lib.settings import Settings
 
 Progress = Callable[[str], None]
@@ -30,9 +31,8 @@ def undeploy(
         found = {machine: fleets.reached(machines, machine) for machine in fleets.ordered({None, *there})}
         hosts = [host for host in found.values() if not isinstance(host, MLPackerError)]
         with scene.locked_hosts(hosts, pipeline, "undeploy", progress):
-            gone = [release for host in hosts for release in _all(host, pipeline)]
-            names = [unit for host in hosts for unit in _clear(host, pipeline, progress)]
-            _forget_images(gone, settings)
+            units = [unit for host in hosts for unit in _clear(host, pipeline, progress)]
+            _forget_images(pipeline, settings)
             silent = {machine: error for machine, error in found.items() if isinstance(error, MLPackerError)}
             _forget(pipeline, settings, {machine for machine in silent if machine})
     if silent:
@@ -40,30 +40,26 @@ def undeploy(
         raise DeployFailed(
             f"{pipeline} is not removed everywhere, these could not be reached:\n{lines}", "undeploy it again later"
         )
-    return list(dict.fromkeys(names))
-
-
-def _all(host: Host, pipeline: str) -> list[Release]:
-    return [release for releases in records.read(host, pipeline).history.values() for release in releases]
+    return list(dict.fromkeys(units))
 
 
 def _clear(host: Host, pipeline: str, progress: Progress) -> list[str]:
     layout, there = Layout(host.home), records.read(host, pipeline)
     forms: tuple[FormName, ...] = scene.forms(there) or ("native",)
     live = [unit for form in forms for unit in named(form).units(host, pipeline)]
-    names = sorted({*records.folders(host, pipeline), *live})
-    for unit in names:
+    units = sorted({*records.folders(host, pipeline), *live})
+    for unit in units:
         progress(f"{unit}: remove" + (f" on {host.name}" if host.machine else ""))
         switch.take_down(host, pipeline, unit, forms)
-    paths = [path for unit in names for path in layout.of_unit(pipeline, unit)]
+    paths = [path for unit in units for path in layout.of_unit(pipeline, unit)]
     must(host, commands.remove(layout.releases(pipeline), *paths))
     gone = [release for unit in there.units for release in there.of(unit)]
     prune.discard(host, gone, [], _bundles(host, pipeline))
-    if names:
-        audit.note(host, pipeline, "undeploy", dict.fromkeys(names, "removed"))
+    if units:
+        audit.note(host, pipeline, "undeploy", dict.fromkeys(units, "removed"))
     for form in forms:
         named(form).tidy(host)
-    return names
+    return units
 
 
 def _bundles(host: Host, pipeline: str) -> list[str]:
@@ -81,11 +77,9 @@ def _forget(pipeline: str, settings: Settings, left: set[str]) -> None:
         kept.forget(pipeline, settings)
 
 
-def _forget_images(releases: Sequence[Release], settings: Settings) -> None:
-    """Of the engine here, which built them, wherever they were deployed to."""
-    references = {release.image for release in releases if release.image}
-    if references:
-        from packer_lib import images
-
-        for reference in sorted(references):
-            images.remove(LocalHost(settings), reference)
+def _forget_images(pipeline: str, settings: Settings) -> None:
+    """Of the engine here, which built them, wherever they were deployed to, and whether or not they ever went live."""
+    here = LocalHost(settings)
+    found = here.run(commands.images_of(here.docker, f"{names.PIPELINE}={pipeline}"), timeout=60)
+    for image in dict.fromkeys(found.out.split() if found.ok else ()):
+        images.remove(here, image)
