@@ -23,7 +23,7 @@ lab: .venv/ready ## engine, registry, SSH machines and brokers for the tests tha
 lab-down: ## stops what 'make lab' started; images and caches stay
 	@$(UV) run --frozen --no-sync python -m tests.lab down
 
-modes: lab ## the sixteen modes through Airflow on the lab's machines; ends with '16 of 16 modes'
+modes: lab ## the sixteen modes and the paper's cases, through Airflow; writes their table into README.md
 	@$(UV) run --frozen --no-sync python -m tests.modes $(ARGS)
 
 faults: lab ## every fault of the release under a steady 50 requests/s, into docs/faults.md

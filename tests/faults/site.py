@@ -7,9 +7,11 @@ with a version: what a check of the image alone does not find.
 from __future__ import annotations
 
 import json
+import os
+import random
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +19,6 @@ from typing import Any
 
 from tests.integration.here import Here
 from tests.lab import lab
-from tests.modes import left
 from tests.support import ROOT
 
 LIVE = 'import sys\nlive = "--check" not in sys.argv\n'
@@ -40,6 +41,11 @@ for process in /proc/[0-9]*; do
     $(sed 's/.*) //' $process/stat | cut -d' ' -f20) $folder;; esac
 done 2>/dev/null; true
 """
+ENGINE = (
+    "docker ps -a --format 'container {{.Names}}'; docker volume ls --format 'volume {{.Name}}'; "
+    "docker images --format 'image {{.Repository}}:{{.Tag}}';"
+)
+Ask = Callable[..., str]
 STEPS = ("one", "two", "three")
 
 
@@ -142,10 +148,10 @@ class Site:
     def processes(self) -> dict[str, list[str]]:
         """By machine: what runs of this pipeline, one line each with its identity (container id and start, or pid)."""
         if not self.machines:
-            return {"this machine": self._ours(left.here, str(self.here.home))}
+            return {"this machine": self._ours(here, str(self.here.home))}
         return {name: self._ours(lab.machine(name).exec, "/home/vagrant/.mlpacker") for name in self.machines}
 
-    def _ours(self, ask: left.Ask, home: str) -> list[str]:
+    def _ours(self, ask: Ask, home: str) -> list[str]:
         if self.containerized:
             form = "{{.Name}} {{.Id}} {{.State.StartedAt}} {{.RestartCount}}"
             names = ask("docker", "ps", "-a", "--format", "{{.Names}}", "--filter", f"name=^mlpacker.{self.id}[.]")
@@ -154,14 +160,15 @@ class Site:
         return sorted(found.splitlines())
 
     def left(self) -> dict[str, list[str]]:
-        """By machine: everything of ours that is there, in files, processes and the engine. For comparisons."""
-        docker = "docker" if self.containerized else ""
+        """By machine: whatever has the pipeline's name there, in our folder and in the engine. For comparisons."""
         if not self.machines:
-            return {"this machine": _of(left.left(left.here, str(self.here.home), docker), self.id)}
-        return {
-            name: _of(left.left(lab.machine(name).exec, "/home/vagrant/.mlpacker", docker), self.id)
-            for name in self.machines
-        }
+            return {"this machine": self._named(here, str(self.here.home))}
+        return {name: self._named(lab.machine(name).exec, "/home/vagrant/.mlpacker") for name in self.machines}
+
+    def _named(self, ask: Ask, home: str) -> list[str]:
+        engine = ENGINE if self.containerized else ""
+        found = ask("sh", "-c", f"find {home} -path {home}/envs -prune -o -print; {engine}true").splitlines()
+        return sorted(line for line in found if self.id in line)
 
     def locks(self) -> list[str]:
         return [line for lines in self.left().values() for line in lines if "/locks/" in line]
@@ -180,17 +187,13 @@ def site(
         made.mlpacker("undeploy", name)
 
 
-def _of(lines: list[str], pipeline: str) -> list[str]:
-    return [line for line in lines if pipeline in line]
+def here(*argv: str) -> str:
+    return subprocess.run(argv, capture_output=True, text=True, check=True).stdout
 
 
 def _noise(seed: int, size: int) -> bytes:
-    import random
-
     return random.Random(seed).randbytes(size)
 
 
 def _outside() -> dict[str, str]:
-    import os
-
     return {name: value for name, value in os.environ.items() if not name.startswith("MLPACKER")}
