@@ -28,7 +28,8 @@ class Login:
     """How to log in to a machine. At most one of `password`, `key_file` and `key_text` is set by a PADL file; without
     any, the SSH agent and the user's own keys are used where `own_keys` allows it.
 
-    `conn` is an Airflow connection that has not been read: outside Airflow only `AIRFLOW_CONN_…` is.
+    `conn` is an Airflow connection that has not been read: outside Airflow only `AIRFLOW_CONN_…` is. `guarded`: the
+    secret is the installation's and not the author's, so that the author does not say whose machine gets it.
     """
 
     machine: str
@@ -41,6 +42,7 @@ class Login:
     passphrase: str = field(default="", repr=False)
     host_key: str = ""
     conn: str = ""
+    guarded: bool = False
     own_keys: bool = False
 
     def __str__(self) -> str:
@@ -52,14 +54,18 @@ def login(
 ) -> Login:
     """How to log in to `machine`, with its secret. `source` is the PADL file, or its text where only that is left.
 
-    `PolicyRefused` for a place that this installation does not allow; `DeployFailed` when there is nothing there.
+    In a task of Airflow, a password of the installation's goes only to machines that the installation knows: a
+    `host_key` of the file counts for nothing there. `PolicyRefused` for a place that this installation does not allow;
+    `DeployFailed` when there is nothing there.
     """
+    guarded = in_task(environ) and machine.secret is not None and machine.secret.kind in ("env", "conn")
     plain = Login(
         machine=machine.id,
         hostname=machine.hostname,
         port=machine.port,
         user=machine.user or "",
-        host_key=machine.host_key or "",
+        host_key="" if guarded else machine.host_key or "",
+        guarded=guarded,
         own_keys=machine.secret is None and not in_task(environ),
     )
     if machine.secret is None:
@@ -78,8 +84,14 @@ def connection(plain: Login, given: Mapping[str, Any]) -> Login:
     """`plain` as an Airflow connection completes it: `{"host", "port", "login", "password", "extra"}`, where `extra`
     has `key_file`, `private_key`, `private_key_passphrase`, `host_key` as Airflow's SSH hook reads them.
 
-    What the PADL file says of host key and user comes first; a connection never turns the check of host keys off.
+    What the PADL file says of host key and user comes first, unless `plain` is guarded; a connection never turns the
+    check of host keys off. `PolicyRefused` for a guarded one that names no host.
     """
+    if plain.guarded and not given.get("host"):
+        raise PolicyRefused(
+            f"{plain.machine}: its connection names no host",
+            "add it there, so that no PADL file can send the connection's password elsewhere",
+        )
     extra = given.get("extra") or {}
     more: Mapping[str, Any] = json.loads(extra) if isinstance(extra, str) else extra
     key = more.get("private_key") or ""
@@ -87,7 +99,7 @@ def connection(plain: Login, given: Mapping[str, Any]) -> Login:
         plain,
         hostname=given.get("host") or plain.hostname,
         port=int(given.get("port") or plain.port),
-        user=plain.user or given.get("login") or "",
+        user=(given.get("login") or plain.user) if plain.guarded else (plain.user or given.get("login") or ""),
         password="" if key or more.get("key_file") else given.get("password") or "",
         key_file="" if key else more.get("key_file") or "",
         key_text=key,

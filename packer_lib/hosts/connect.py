@@ -162,7 +162,7 @@ def _explain(error: BaseException, login: Login) -> None:
     tried = "a password" if login.password else "the key" if login.key_file or login.key_text else "the SSH agent"
     if isinstance(error, paramiko.PasswordRequiredException):
         raise Unreachable(f"{who(login)}: the key has a passphrase", "load it into the SSH agent") from None
-    if isinstance(error, paramiko.AuthenticationException):
+    if isinstance(error, paramiko.AuthenticationException) or "No authentication methods" in str(error):
         raise Unreachable(
             f"{who(login)} refuses the login of {login.user or 'this user'} with {tried}",
             "look at user and secret in the PADL file, and at sshd's log there",

@@ -49,7 +49,7 @@ class SshHost:
     @cached_property
     def about(self) -> dict[str, Any]:
         """What the machine says of itself: uid, user, home, path, python, version, arch, libc."""
-        with self._speaking("python3"), self._channel() as channel:
+        with self._speaking("python3"), self._channel("far_run") as channel:
             return wire.about(channel)
 
     @cached_property
@@ -98,7 +98,7 @@ class SshHost:
         return self._run(argv, None, chunks, timeout)
 
     def listen(self, argv: Sequence[str]) -> Generator[str, None, None]:
-        with self._speaking(argv[0]), self._channel() as channel:
+        with self._speaking(argv[0]), self._channel("far_run") as channel:
             yield from wire.listen(channel, {"argv": list(argv), "env": None})
 
     def _run(
@@ -109,7 +109,7 @@ class SshHost:
         timeout: float | None,
     ) -> Result:
         request = {"argv": list(argv), "env": None if env is None else dict(env)}
-        with self._speaking(argv[0]), self._channel() as channel:
+        with self._speaking(argv[0]), self._channel("far_run") as channel:
             return wire.run(channel, request, chunks, timeout)
 
     def put(self, source: Path, target: str, mode: int | None = None) -> None:
@@ -121,7 +121,7 @@ class SshHost:
 
     def _put(self, source: Path, target: str, entries: list[wire.Entry]) -> None:
         try:
-            with self._speaking(f"{target} is sent"), self._channel() as channel:
+            with self._speaking(f"{target} is sent"), self._channel("far_put") as channel:
                 wire.put(channel, source, target, entries)
         except wire.Refused as refused:
             raise DeployFailed(
@@ -152,37 +152,41 @@ class SshHost:
         return Unreachable(f"the connection to {self.name} was cut ({what})", "it is made again when this is run again")
 
     @contextmanager
-    def _channel(self) -> Iterator[paramiko.Channel]:
-        """A session of its own on the one connection."""
+    def _channel(self, program: str) -> Iterator[paramiko.Channel]:
+        """A session of its own on the one connection, in which that program of ours waits."""
         with self._channels:
-            channel = self._open()
+            channel = self._open(program)
             try:
                 yield channel
             finally:
                 channel.close()
 
-    def _open(self) -> paramiko.Channel:
-        """Nothing has been asked yet: a dead connection is noticed here, and made again once."""
+    def _open(self, program: str) -> paramiko.Channel:
+        """Nothing has been asked yet: a dead connection is noticed here, and made again once. Where sshd allows fewer
+        sessions at a time than we want, it is our turn when another one of ours has ended."""
         import paramiko
 
-        end, last = time.monotonic() + CHANNEL_WITHIN, False
+        end, again = time.monotonic() + CHANNEL_WITHIN, True
         while True:
             transport = self._transport()
             try:
-                return transport.open_session(timeout=OPEN_WITHIN)
-            except paramiko.ChannelException:
-                if time.monotonic() > end:
-                    raise Unreachable(
-                        f"{self.name} allows no further session", "look at MaxSessions and ForceCommand of its sshd"
-                    ) from None
-                time.sleep(LOOK_EVERY)
+                channel = transport.open_session(timeout=OPEN_WITHIN)
+                wire.start(channel, program)
+                return channel
             except (paramiko.SSHException, EOFError, OSError):
-                transport.close()
-                if last:
+                if transport.is_active() and time.monotonic() < end:
+                    time.sleep(LOOK_EVERY)
+                elif transport.is_active():
+                    raise self._full() from None
+                elif again:
+                    again = False
+                else:
                     raise Unreachable(
-                        f"the connection to {self.name} is cut again and again", "look at the network"
+                        f"{self.name}: its connection is cut again and again", "look at the network"
                     ) from None
-                last = True
+
+    def _full(self) -> Unreachable:
+        return Unreachable(f"{self.name} allows no session", "look at MaxSessions and ForceCommand of its sshd")
 
     def _transport(self) -> paramiko.Transport:
         with self._connecting:

@@ -26,6 +26,7 @@ MARK = b"\x1emlpacker\x1e"
 BEAT_EVERY = 5.0
 STALLED = 120.0  # seconds in which the far end takes nothing at all
 GRACE = 15.0  # seconds that the far end has to say that a command's time was over
+LAST_WORDS = 3.0
 PIECE = 131072
 TIMED_OUT = 124
 
@@ -54,9 +55,15 @@ def _program(name: str) -> bytes:
     return Path(__file__).with_name(f"{name}.py").read_bytes()
 
 
+def start(channel: paramiko.Channel, program: str) -> None:
+    """Starts a Python there that waits for the text of `far_run` or `far_put`. If this fails, nothing has been done."""
+    reader = f"io.BufferedReader(io.FileIO(0,closefd=False),1).read({len(_program(program))})"
+    channel.settimeout(BEAT_EVERY)
+    channel.exec_command(f"exec python3 -X utf8 -I -S -c 'import io;exec({reader})'")
+
+
 class Wire:
-    """Bytes on a channel, to a program of ours at the far end; several threads may send. `end` is on `monotonic`'s
-    clock."""
+    """Bytes on a channel that `start` was called on; several threads may send. `end` is on `monotonic`'s clock."""
 
     def __init__(self, channel: paramiko.Channel, program: str, end: float | None = None) -> None:
         self.channel = channel
@@ -65,11 +72,7 @@ class Wire:
         self._buffer = b""
         self._begun = False
         self._sending = threading.Lock()
-        source = _program(program)
-        reader = f"io.BufferedReader(io.FileIO(0,closefd=False),1).read({len(source)})"
-        channel.settimeout(BEAT_EVERY)
-        channel.exec_command(f"exec python3 -X utf8 -I -S -c 'import io;exec({reader})'")
-        self.send(source)
+        self.send(_program(program))
 
     def send(self, data: bytes) -> None:
         """All of `data`; `Cut` when the channel closes before, or nothing was taken for `STALLED` seconds."""
@@ -134,7 +137,9 @@ class Wire:
             self.frame(b"b")
 
     def _cut(self) -> Cut:
-        said = b""
+        transport, said = self.channel.get_transport(), b""
+        if transport is not None and transport.is_active():
+            self.channel.status_event.wait(LAST_WORDS)  # the code comes after the end of its output
         while self.channel.recv_stderr_ready():
             said += self.channel.recv_stderr(PIECE)
         code = self.channel.recv_exit_status() if self.channel.exit_status_ready() else -1
