@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from packer_lib import settings, status
+from packer_lib import kept, release, settings, status
 from packer_lib.standalone import Airflow
 from tests.airflow.running import Running
 from tests.lab import lab
@@ -152,6 +152,8 @@ def installation(folder: Path) -> Iterator[Installation]:
             yield Installation(Running(airflow, airflow.token(), settings.read()), home, topics)
     finally:
         topics.close()
+        for pipeline in kept.pipelines(settings.read()):  # of a test that failed
+            release.undeploy(pipeline, settings.read(), progress=lambda _: None)
         for name, value in former.items():
             os.environ.pop(name) if value is None else os.environ.update({name: value})
 

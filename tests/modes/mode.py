@@ -66,7 +66,7 @@ def document(mode: Mode, infra: dict[str, Any]) -> dict[str, Any]:
         "containerized": mode.form == "container",
         "package-mode": mode.package,
         "deploy-mode": mode.deploy,
-        "retries": 1,
+        "retries": 4,
     }
     queues = {"queues": _queues(mode)} if mode.package == "stream" else {}
     return {**head, "pipeline": steps, **queues, **({"infra": infra} if infra else {})}
