@@ -8,21 +8,29 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import sqlite3
 import subprocess
 import sys
 import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
+from packer_lib import settings
+from packer_lib.standalone import Airflow, free_ports
+from tests.airflow.running import Running
 from tests.lab import lab
 from tests.lab.place import docker
+from tests.support import wait_for
 
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(1200)]
+MLPACKER = str(Path(sys.executable).with_name("mlpacker"))
+VARIABLE = "MLPACKER_SECRET_SENTINEL"  # a name that tasks of Airflow may use
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +48,7 @@ class Place:
         return self.password, self.broker
 
     def padl(self, containerized: bool) -> Path:
-        props = {"server": "mqtt_1", "username": "plant", "pass_env": "SENTINEL"}
+        props = {"server": "mqtt_1", "username": "plant", "pass_env": VARIABLE}
         step = {
             "type": "code",
             "language": "python",
@@ -69,11 +77,14 @@ class Place:
 
     def mlpacker(self, *words: str) -> str:
         """What it prints, on either stream."""
-        env = {**os.environ, **lab.settings_env(), "MLPACKER__PATHS__HOME": str(self.folder / "home")}
-        argv = (str(Path(sys.executable).with_name("mlpacker")), *words)
-        done = subprocess.run(argv, env={**env, "SENTINEL": self.broker}, capture_output=True, text=True, check=False)
+        done = subprocess.run((MLPACKER, *words), env=self.environment(), capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout + done.stderr
+
+    def environment(self) -> dict[str, str]:
+        """Of who deploys."""
+        home = str(self.folder / "home")
+        return {**os.environ, **lab.settings_env(), "MLPACKER__PATHS__HOME": home, VARIABLE: self.broker}
 
     def held_there(self, secret: str) -> list[str]:
         """Files of that machine that hold `secret`; the shadow file of the login has its hash only."""
@@ -172,3 +183,39 @@ def in_images(place: Place) -> list[str]:
 
 def client() -> tuple[str, ...]:
     return (lab.settings_env()["MLPACKER__BUILD__DOCKER"],)
+
+
+@pytest.mark.airflow
+def test_nor_are_they_anywhere_in_airflow(place: Place) -> None:
+    """Logs, metadata database (rendered fields, XCom, serialized DAGs), DAG files; the pinned text is ours alone."""
+    with running(place) as airflow, listening() as heard:
+        shutil.copytree(place.folder / "code", airflow.airflow.pipelines / "code")
+        airflow.drop("pipeline.json", place.padl(containerized=True).read_text())
+        (place.folder / "pipeline.json").unlink()
+        ended = wait_for(lambda: airflow.ended(place.user), 900, "the run ends")
+        assert ended == "success"
+        with sqlite3.connect(airflow.airflow.home / "airflow.db") as database:
+            assert not [line for line in database.iterdump() if any(secret in line for secret in place.secrets)]
+    assert [line for line in heard if any(secret.encode() in line for secret in place.secrets)] == []
+    kept = {path for secret in place.secrets for path in place.held_here(secret)}
+    assert {Path(path).suffix for path in kept} <= {".pinned", ".json"}
+    assert f"home/pipelines/{place.user}/kept.json" in kept
+    assert all((place.folder / path).stat().st_mode & 0o077 == 0 for path in kept)
+    place.mlpacker("undeploy", place.user)
+    assert [found for secret in place.secrets for found in place.held_there(secret)] == []
+
+
+@contextmanager
+def running(place: Place) -> Iterator[Running]:
+    """`mlpacker airflow` as a person starts and ends it."""
+    ours = replace(settings.read(), home=place.folder / "home")
+    airflow = Airflow(ours.home / "airflow", place.folder / "pipelines", free_ports())
+    command = (MLPACKER, "airflow", str(airflow.pipelines), "--port", str(airflow.ports.api))
+    with subprocess.Popen(command, env=place.environment(), stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline().startswith(airflow.url)
+            yield Running(airflow, airflow.token(), ours)
+        finally:
+            process.terminate()
+            process.wait(60)
