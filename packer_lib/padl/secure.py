@@ -72,6 +72,7 @@ def _moved(pipeline: str, machine: str, login: dict[str, Any]) -> Moved:
         "port": login.get("port", 22),
         "login": login.get("user"),
         "password": login["pass"],
+        **({"extra": json.dumps({"host_key": login["host_key"]})} if "host_key" in login else {}),
     }
     return Moved(machine, connection_id(pipeline, machine), made)
 

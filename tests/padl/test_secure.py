@@ -71,6 +71,12 @@ def test_no_password_survives_however_it_is_written(password: str, ascii_only: b
     assert moved[0].connection["password"] == password
 
 
+def test_the_connection_knows_the_machine_s_key_for_a_file_s_own_does_not_count_in_airflow() -> None:
+    pinned = YAML.format(password="x").replace("port: 2222", f"host_key: SHA256:{'a' * 43}")
+    _, (moved,) = secured(pinned, "p.yaml")
+    assert json.loads(moved.connection["extra"]) == {"host_key": f"SHA256:{'a' * 43}"}
+
+
 def test_a_file_without_passwords_stays_as_it_is() -> None:
     text = YAML.format(password="x").replace("pass:", "pass_env:")
     assert secured(text, "p.yaml") == (text, ())
