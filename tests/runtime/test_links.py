@@ -100,9 +100,7 @@ class TestAnswers:
         assert [reply.json["predictions"][0]["second"] for reply in replies[::2]] == list(range(0, 48, 2))
         place = f"m2 (127.0.0.1:{chain.hop.port})"
         assert replies[1].json["error"] == f"data[0]: step 'lstm' on {place} failed: ValueError: bad thing (main.py:5)"
-        assert (
-            chain.first.predict([1, "set"]).json["error"].startswith("data[1]: step 'clean' failed: it gave")
-        )
+        assert chain.first.predict([1, "set"]).json["error"].startswith("data[1]: step 'clean' failed: it gave")
 
     def test_requests_that_wait_together_go_in_one_call(self, build: Build) -> None:
         """Eight calls may be open; what comes meanwhile shares the ninth."""

@@ -252,9 +252,11 @@ class Door:
             self._wait(lambda: not guest.asked or guest.gone, until)
             if guest.asked or not guest.holds:
                 return self._refused(guest)
-        write_current(self.folder, release)
-        self.current = release
-        self._enter(guest)
+        if release != self.current:
+            write_current(self.folder, release)
+            self.current = release
+        if guest is not self.holder:
+            self._enter(guest)
         self._clear(guest, until)
         return ""
 
