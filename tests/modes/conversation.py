@@ -54,6 +54,8 @@ class Topics:
 
 def make_topics(server: str, *names: str) -> None:
     """Kafka topics that are there when this returns."""
+    if not names:
+        return
     admin = AdminClient({"bootstrap.servers": server})
     for future in admin.create_topics([NewTopic(name, 1, 1) for name in names]).values():
         if error := future.exception(60):
@@ -62,8 +64,9 @@ def make_topics(server: str, *names: str) -> None:
 
 
 def remove_topics(server: str, *names: str) -> None:
-    for future in AdminClient({"bootstrap.servers": server}).delete_topics(list(names)).values():
-        future.exception(60)
+    if names:
+        for future in AdminClient({"bootstrap.servers": server}).delete_topics(list(names)).values():
+            future.exception(60)
 
 
 def produce(server: str, topic: str, values: Sequence[Any]) -> None:

@@ -50,6 +50,16 @@ class Installation:
         self.running.drop(file, document)
         return self._deployed(document["id"], before)
 
+    @contextmanager
+    def live(self, file: str, document: dict[str, Any]) -> Iterator[dict[str, dict[str, Any]]]:
+        """The units of a dropped file; should the test fail, nothing of them is in the way of the next."""
+        try:
+            yield self.deploy(file, document)
+        except BaseException:
+            (self.pipelines / file).unlink(missing_ok=True)
+            release.undeploy(document["id"], self.running.settings, progress=lambda _: None)
+            raise
+
     def deploy_again(self, name: str) -> dict[str, dict[str, Any]]:
         """Another run of the same, as by the button of its page."""
         before = len(self.running.runs(name))

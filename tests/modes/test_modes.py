@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.lab import lab
 from tests.modes import mode as modes
 from tests.modes.conversation import PATIENCE, make_topics, predict, remove_topics
 from tests.modes.installation import Installation, model
@@ -19,17 +20,17 @@ CHOSEN = modes.ALL if os.environ.get("MLPACKER_MODES") == "all" else modes.SHORT
 
 @pytest.mark.parametrize("mode", CHOSEN, ids=lambda mode: mode.id)
 def test_dropped_answering_right_removed_and_gone(installed: Installation, mode: Mode) -> None:
-    if mode.package == "stream" and mode.shape == "distributed":
-        make_topics("kafka_1:9092", f"{mode.id}.between")
-    units = installed.deploy(f"{mode.id}.json", modes.document(mode, installed.infra(*_machines(mode))))
-    assert set(units) == ({"scale"} if mode.shape == "atomic" else {"scale", "iris"})
-    assert {unit["machine"] for unit in units.values()} == (set(mode.machines) or {None})
-    assert _answers(installed, mode, units["scale"]["endpoint"]) == expected()
-    assert set(installed.left(mode.id, units)) >= {*mode.machines}
-    installed.remove(f"{mode.id}.json", mode.id)
-    if mode.package == "stream" and mode.shape == "distributed":
-        remove_topics("kafka_1:9092", f"{mode.id}.between")
-    assert installed.left(mode.id, units) == {}
+    kafka = [f"{mode.id}.between"] if mode.package == "stream" and mode.shape == "distributed" else []
+    make_topics(lab.kafka, *kafka)
+    document = modes.document(mode, installed.infra(*_machines(mode)))
+    with installed.live(f"{mode.id}.json", document) as units:
+        assert set(units) == ({"scale"} if mode.shape == "atomic" else {"scale", "iris"})
+        assert {unit["machine"] for unit in units.values()} == (set(mode.machines) or {None})
+        assert _answers(installed, mode, units["scale"]["endpoint"]) == expected()
+        assert set(installed.left(mode.id, units)) >= {*mode.machines}
+        installed.remove(f"{mode.id}.json", mode.id)
+        assert installed.left(mode.id, units) == {}
+    remove_topics(lab.kafka, *kafka)
 
 
 def _machines(mode: Mode) -> tuple[str, ...]:

@@ -18,7 +18,6 @@ from tests.modes.conversation import consume, make_topics, predict, produce, rem
 from tests.modes.installation import Installation
 
 pytestmark = [pytest.mark.lab, pytest.mark.airflow, pytest.mark.slow, pytest.mark.timeout(3000)]
-KAFKA = "kafka_1:9092"
 
 
 @pytest.fixture(scope="module")
@@ -34,9 +33,9 @@ def trusted(installed: Installation) -> Installation:
 
 @pytest.fixture
 def topics() -> Iterator[None]:
-    make_topics(KAFKA, "test3", "test4")
+    make_topics(lab.kafka, "test3", "test4")
     yield
-    remove_topics(KAFKA, "test3", "test4")
+    remove_topics(lab.kafka, "test3", "test4")
 
 
 def close(anomaly: dict[str, Any]) -> dict[str, Any]:
@@ -44,28 +43,27 @@ def close(anomaly: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_listing_1_on_three_machines_with_both_brokers(trusted: Installation, topics: None) -> None:
-    units = trusted.deploy("listing1.json", paper.listing(1))
-    assert {name: unit["machine"] for name, unit in units.items()} == {
-        "preparation": "m1",
-        "lstm": "m2",
-        "outliers_filter": "m3",
-    }
-    expected = paper.anomalies(paper.records())
-    assert expected
-    trusted.topics.send("test1", paper.records())
-    came = consume(KAFKA, "test4", len(expected))
-    assert came == [close(anomaly) for anomaly in expected]
-    before = containers()
+    with trusted.live("listing1.json", paper.listing(1)) as units:
+        assert {name: unit["machine"] for name, unit in units.items()} == {
+            "preparation": "m1",
+            "lstm": "m2",
+            "outliers_filter": "m3",
+        }
+        expected = paper.anomalies(paper.records())
+        assert expected
+        trusted.topics.send("test1", paper.records())
+        assert consume(lab.kafka, "test4", len(expected)) == [close(anomaly) for anomaly in expected]
+        before = containers()
 
-    again = trusted.deploy_again("1")
-    assert {name: unit["release"] for name, unit in again.items()} == {n: u["release"] for n, u in units.items()}
-    assert containers() == before
-    first, second = (seconds(run) for run in trusted.running.runs("1")[-2:])
-    print(f"listing 1: first deploy {first:.0f} s, second {second:.0f} s")
+        again = trusted.deploy_again("1")
+        assert {name: unit["release"] for name, unit in again.items()} == {n: u["release"] for n, u in units.items()}
+        assert containers() == before
+        first, second = (seconds(run) for run in trusted.running.runs("1")[-2:])
+        print(f"listing 1: first deploy {first:.0f} s, second {second:.0f} s")
 
-    assert set(trusted.left("1", units)) >= {*paper.HOSTS.values()}
-    trusted.remove("listing1.json", "1")
-    assert trusted.left("1", units) == {}
+        assert set(trusted.left("1", units)) >= {*paper.HOSTS.values()}
+        trusted.remove("listing1.json", "1")
+        assert trusted.left("1", units) == {}
 
 
 def containers() -> dict[str, str]:
@@ -80,20 +78,24 @@ def seconds(run: dict[str, Any]) -> float:
 
 
 def test_case_a_the_model_alone_behind_rest(trusted: Installation) -> None:
-    units = trusted.deploy("case-a.json", paper.listing(2))
-    window = [[20.0, 5000.0, 0.0]] * 30
-    (answer,) = predict(units["lstm"]["endpoint"], [window])
-    (direct,) = paper.reconstruct([window])
-    assert [value for row in answer for value in row] == pytest.approx([v for row in direct for v in row], rel=1e-3)
-    trusted.remove("case-a.json", "1")
-    assert trusted.left("1", units) == {}
+    with trusted.live("case-a.json", paper.listing(2)) as units:
+        window = [[20.0, 5000.0, 0.0]] * 30
+        (answer,) = predict(units["lstm"]["endpoint"], [window])
+        (direct,) = paper.reconstruct([window])
+        assert flat(answer) == pytest.approx(flat(direct), rel=1e-3)
+        trusted.remove("case-a.json", "1")
+        assert trusted.left("1", units) == {}
+
+
+def flat(rows: list[list[float]]) -> list[float]:
+    return [value for row in rows for value in row]
 
 
 def test_case_b_three_steps_in_one_process_kafka_in_and_out(trusted: Installation, topics: None) -> None:
-    units = trusted.deploy("case-b.json", paper.listing(3))
-    assert set(units) == {"preparation"}
-    expected = paper.anomalies(paper.records())
-    produce(KAFKA, "test3", paper.records())
-    assert consume(KAFKA, "test4", len(expected)) == [close(anomaly) for anomaly in expected]
-    trusted.remove("case-b.json", "1")
-    assert trusted.left("1", units) == {}
+    with trusted.live("case-b.json", paper.listing(3)) as units:
+        assert set(units) == {"preparation"}
+        expected = paper.anomalies(paper.records())
+        produce(lab.kafka, "test3", paper.records())
+        assert consume(lab.kafka, "test4", len(expected)) == [close(anomaly) for anomaly in expected]
+        trusted.remove("case-b.json", "1")
+        assert trusted.left("1", units) == {}
