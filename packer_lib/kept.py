@@ -72,11 +72,11 @@ def generation(plan: Plan, live: Sequence[Release]) -> Generation:
     return Generation(units, plain, next((release.run for release in live), ""), _now())
 
 
-def source(plan: Plan, text: str | None) -> str:
-    """The text of the plan's file: `text`, unless that is where the plan says. Only machines with secrets need it."""
+def source(plan: Plan, text: str | None, settings: Settings) -> str:
+    """The text of the plan's file: `text`, unless that is where the plan says, or is kept. For secrets in it."""
     if text is None and plan.file and Path(plan.file).is_file():
         return Path(plan.file).read_text(encoding="utf-8")
-    return text or ""
+    return text or next((place.text for place in read(plan.pipeline, settings).machines), "")
 
 
 def pipelines(settings: Settings) -> list[str]:
@@ -89,7 +89,7 @@ def expect(plan: Plan, text: str | None, settings: Settings) -> None:
     used = {unit.machine for unit in plan.units}
     former = read(plan.pipeline, settings)
     known = {place.machine.id: place for place in former.machines}
-    wanted = {one.id: Place(one, source(plan, text)) for one in plan.machines if one.id in used}
+    wanted = {one.id: Place(one, source(plan, text, settings)) for one in plan.machines if one.id in used}
     if {**known, **wanted} != known:
         _write(plan.pipeline, replace(former, machines=tuple({**known, **wanted}.values())), settings)
 

@@ -6,7 +6,7 @@ import json
 import queue
 import subprocess
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -188,7 +188,7 @@ def _log(found: Found, lines: int) -> str:
 
 def follow(
     settings: Settings, pipeline_id: str, unit: str | None = None, lines: int = 10, fleet: Machines | None = None
-) -> Iterator[str]:
+) -> Generator[str]:
     """Lines as they come, of all machines, until the caller stops."""
     with _found(settings, pipeline_id, fleet) as found:
         units = _chosen(found[pipeline_id], pipeline_id, unit)

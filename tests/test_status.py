@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from packer_lib import status
-from packer_lib.release.supervisor import State, parse_state
 from packer_lib.settings import Settings
 from tests.support import wait_for
 from tests.tiny import Tiny, tiny
@@ -34,28 +33,14 @@ def test_a_machine_without_a_home_has_nothing(tmp_path: Path) -> None:
     assert not settings.home.exists()
 
 
-@pytest.mark.parametrize(
-    ("line", "state"),
-    [
-        ("p~u      RUNNING   pid 42, uptime 0:00:07", State("RUNNING", 42, "pid 42, uptime 0:00:07")),
-        ("p~u      STARTING", State("STARTING")),
-        ("p~u      FATAL     Exited too quickly", State("FATAL", 0, "Exited too quickly")),
-        ("p~u: ERROR (no such process)", State("UNKNOWN", text="p~u: ERROR (no such process)")),
-        ("unix:///x.sock no such file", State("UNKNOWN", text="unix:///x.sock no such file")),
-        ("", State("UNKNOWN")),
-    ],
-)
-def test_supervisors_lines_are_understood(line: str, state: State) -> None:
-    assert parse_state(line) == state
-
-
 @native
 def test_status_follows_what_the_process_does(here: Tiny) -> None:
     here.deploy(here.plan())
     assert here.unit()["state"] == "running"
     os.kill(here.unit()["pid"], signal.SIGSTOP)
     hung = here.unit()
-    assert (hung["state"], hung["reason"]) == ("starting", "timed out")
+    assert hung["state"] == "starting"
+    assert "timed out" in hung["reason"]
     assert hung["models"] == [{"step": "double", "version": "abababababab", "sha256": "ab" * 32}]
     os.kill(hung["pid"], signal.SIGCONT)
     wait_for(lambda: here.unit()["state"] == "running", 10, "the unit to answer again")
@@ -67,7 +52,8 @@ def test_a_unit_that_keeps_ending_is_failed(here: Tiny) -> None:
     service = next(here.settings.home.glob("bundles/*/service.py"))
     service.write_text("raise SystemExit('out of luck')")
     os.kill(here.unit()["pid"], signal.SIGKILL)
-    unit = wait_for(lambda: here.unit() if here.unit()["state"] == "failed" else None, 40, "failed")
+    wait_for(lambda: here.unit()["state"] == "failed", 40, "failed")
+    unit = here.unit()
     assert "Exited too quickly" in unit["reason"]
     assert len(status.logs(here.settings, "tiny", "double")) == 5
 

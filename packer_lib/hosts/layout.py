@@ -82,7 +82,7 @@ class Layout:
         return f"{self.home}/conf.d/{name}.conf"
 
     def door(self, pipeline: str, unit: str, uid: int) -> str:
-        """A folder in which a socket's path is short enough, whatever `home` is and the ids are; the same every time."""
+        """A folder in which a socket's path is short enough, whatever `home` and the ids are; always the same."""
         name = program(pipeline, unit)
         short = _digest(name)
         places = (f"{self.home}/doors/{name}", f"{self.home}/doors/{short}", f"{short_folder(self.home, uid)}/{short}")

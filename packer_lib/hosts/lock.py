@@ -15,19 +15,20 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from packer_lib import commands
 from packer_lib.errors import Busy
-from packer_lib.hosts import Host
+from packer_lib.hosts import Host, Unreachable
 from packer_lib.hosts.home import must, put_text
 from packer_lib.hosts.layout import Layout
 
 BEAT_EVERY = 10.0
 DEAD_AFTER = 60.0
 LOOK_EVERY = 0.5
+HELD: set[tuple[str | None, str]] = set()  # by this process: one that it could not give back is not held any more
 
 Progress = Callable[[str], None]
 
@@ -70,13 +71,16 @@ def hold(
     _take(host, path, owner, time.monotonic() + wait, progress)
     done = threading.Event()
     beat = threading.Thread(target=_beat, args=(host, path, done), daemon=True)
+    HELD.add((host.machine, path))
     beat.start()
     try:
         yield
     finally:
         done.set()
         beat.join()
-        host.run(commands.remove(path))
+        HELD.discard((host.machine, path))
+        with suppress(Unreachable):  # then it is broken by whoever comes next
+            host.run(commands.remove(path))
 
 
 def _take(host: Host, path: str, owner: Owner, end: float, progress: Progress) -> None:
@@ -114,7 +118,8 @@ def _holder(host: Host, path: str) -> Owner | None:
 
 def _alive(host: Host, path: str, owner: Owner) -> bool:
     if owner.host == socket.gethostname():
-        return start_of(owner.pid) == owner.started
+        forgotten = owner.pid == os.getpid() and (host.machine, path) not in HELD
+        return start_of(owner.pid) == owner.started and not forgotten
     return _untouched(host, path) < DEAD_AFTER
 
 
@@ -140,4 +145,5 @@ def _untouched(host: Host, path: str) -> float:
 
 def _beat(host: Host, path: str, done: threading.Event) -> None:
     while not done.wait(BEAT_EVERY):
-        host.run(commands.touch(path))
+        with suppress(Unreachable):
+            host.run(commands.touch(path))

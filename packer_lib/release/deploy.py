@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from packer_lib import artefacts, build, kept
 from packer_lib import bundle as bundles
 from packer_lib.bundle import Bundle
-from packer_lib.errors import PolicyRefused, RollbackFailed
+from packer_lib.errors import MLPackerError, PolicyRefused, RollbackFailed
 from packer_lib.hosts.recording import rehearsal
 from packer_lib.plan import Plan, Unit
 from packer_lib.release import fleets, live, prune, records, scene, switch
@@ -118,17 +118,23 @@ def _tidied(job: Job) -> Iterator[None]:
     except RollbackFailed:
         raise
     except BaseException:
-        for machine in fleets.ordered({unit.machine for unit in job.plan.units}):
-            also = [digest for where, digest in job.made if where == machine]
-            prune.prune(job.fleet[machine], job.plan.pipeline, job.settings.keep_releases, also)
-        kept.settle(job.plan.pipeline, _still_there(job), job.settings)
+        machines = fleets.ordered({unit.machine for unit in job.plan.units})
+        left = {machine for machine in machines if not _tidy(job, machine)}
+        others = {place.machine.id for place in kept.read(job.plan.pipeline, job.settings).machines} - {*machines}
+        kept.settle(job.plan.pipeline, {machine for machine in {*left, *others} if machine}, job.settings)
         raise
 
 
-def _still_there(job: Job) -> set[str]:
-    machines = {unit.machine for unit in job.plan.units if unit.machine}
-    others = {place.machine.id for place in kept.read(job.plan.pipeline, job.settings).machines} - machines
-    return others | {machine for machine in machines if records.folders(job.fleet[machine], job.plan.pipeline)}
+def _tidy(job: Job, machine: str | None) -> bool:
+    """Whether nothing of the pipeline is left on that machine."""
+    also = [digest for where, digest in job.made if where == machine]
+    try:
+        host = job.fleet[machine]
+        prune.prune(host, job.plan.pipeline, job.settings.keep_releases, also)
+        return not records.folders(host, job.plan.pipeline)
+    except MLPackerError as error:
+        job.progress(f"left for the next deploy, on {machine or 'this machine'}: {error.message}")
+        return False
 
 
 def _prepare_unit(job: Job, found: Scene, unit: Unit) -> Change:

@@ -56,7 +56,7 @@ def opened(machines: Sequence[Machine], settings: Settings, text: str | None) ->
 def of_plan(plan: Plan, settings: Settings, text: str | None, fleet: Machines | None) -> Iterator[Machines]:
     """`fleet` or one of our own, which also has the machines that the pipeline ran on before."""
     with ExitStack() as stack:
-        own = fleet or stack.enter_context(opened(plan.machines, settings, kept.source(plan, text)))
+        own = fleet or stack.enter_context(opened(plan.machines, settings, kept.source(plan, text, settings)))
         yield Joined(own, _former([plan.pipeline], settings), settings, stack)
 
 

@@ -190,12 +190,15 @@ def _settle(course: Course, live: Sequence[Release]) -> None:
     """Phase 5. What fails here is said and not undone: what is live is live."""
     found = course.scene
     kept.remember(found.plan.pipeline, kept.generation(found.plan, live), course.settings)
+    before = kept.read(found.plan.pipeline, course.settings).machines
+    there: set[str] = {place.machine.id for place in before if place.machine.id not in found.places}
     for place in found.places.values():
         try:
             _tidy(course, place, live)
         except MLPackerError as error:
+            there |= {place.host.machine or ""}
             course.progress(f"left for the next deploy, on {place.host.name}: {error.message}")
-    there = {release.machine for release in live if release.machine}
+    there |= {release.machine for release in live if release.machine}
     kept.settle(found.plan.pipeline, there, course.settings)
 
 

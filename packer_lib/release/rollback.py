@@ -36,11 +36,12 @@ def rollback(
     Going back twice is where it began. `NoWayBack` lists what can be gone back to.
     """
     generations = kept.read(pipeline, settings).generations
-    with fleets.of_pipelines([pipeline], settings, fleet) as machines:
-        wanted = _wanted(pipeline, generations, release)
-        plan = from_dict(wanted.plan)
+    wanted = _wanted(pipeline, generations, release)
+    plan = from_dict(wanted.plan)
+    with fleets.of_plan(plan, settings, None, fleet) as machines:
         found = scene.hosts(machines, plan, settings, progress)
         with scene.locked_hosts(found, pipeline, "rollback", progress):
+            kept.expect(plan, None, settings)
             course = live.Course(scene.look(machines, plan, settings, progress), settings, progress)
             releases = _releases(course.scene, wanted, generations)
             actions = [_action(course.scene, one) for one in releases]

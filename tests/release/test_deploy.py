@@ -17,12 +17,13 @@ import pytest
 
 from packer_lib import build, commands, release
 from packer_lib.errors import BuildFailed, Busy, DeployFailed, PolicyRefused, RollbackFailed
-from packer_lib.hosts import Result
+from packer_lib.hosts import Host, Result
 from packer_lib.hosts.local import LocalHost
 from packer_lib.hosts.lock import hold
 from packer_lib.padl.model import Queue
 from packer_lib.plan import Plan, Unit
 from packer_lib.release import records
+from packer_lib.settings import Settings
 from tests.support import free_port, wait_for
 from tests.tiny import Tiny, is_gone, tiny
 
@@ -190,7 +191,7 @@ def test_a_killed_process_is_started_again(here: Tiny) -> None:
 
 def test_a_unit_that_was_given_up_starts_again_by_a_deploy(here: Tiny) -> None:
     here.deploy(here.plan())
-    LocalHost(here.settings).run(_control(here, "stop", "tiny~double"))
+    LocalHost(here.settings).run(_control(here, "stop", f"tiny~double~{here.unit()['release']}"))
     assert here.unit()["state"] == "stopped"
     assert here.deploy(here.plan()) == {"double": "replace"}
     assert here.ask(1) == 2
@@ -226,9 +227,8 @@ def test_an_answer_of_somebody_else_is_no_answer(here: Tiny, tmp_path: Path, mon
     other.told["double"] = {"crash": True}
     plan = other.plan(port=port)
     staged = _staged(other, plan)
-    release.switch_all(LocalHost(here.settings), plan, [staged], other.settings, print)
-    with pytest.raises(DeployFailed, match="does not stay up"):
-        release.verify_all(LocalHost(here.settings), plan, [staged], other.settings, print)
+    with pytest.raises(DeployFailed):
+        release.switch_all({None: LocalHost(other.settings)}, plan, [staged], other.settings, print)
     assert here.ask(1) == 2
     other.undeploy()
 
@@ -253,7 +253,7 @@ def test_only_some_releases_are_kept_and_no_bundle_without_one(here: Tiny) -> No
     for number in range(5):
         here.told["double"] = {"factor": 2, "number": number}
         here.deploy(here.plan())
-    kept = records.history(LocalHost(here.settings), here.layout, "tiny", "double")
+    kept = records.read(LocalHost(here.settings), "tiny").of("double")
     assert len(kept) == here.settings.keep_releases == 3
     bundles = {path.name for path in (here.settings.home / "bundles").iterdir() if path.is_dir()}
     assert bundles == {one.bundle for one in kept}
@@ -297,31 +297,28 @@ def test_two_deploys_at_once_are_kept_apart(here: Tiny) -> None:
         here.deploy(here.plan())
 
 
-def test_what_this_version_does_not_deploy_is_refused(here: Tiny) -> None:
+def test_replicas_are_refused_with_the_reason(here: Tiny) -> None:
     plan = here.plan()
-    for other in (
-        replace(plan, containerized=True),
-        replace(plan, units=(replace(plan.units[0], machine="edge"),)),
-        replace(plan, units=(replace(plan.units[0], replicas=2),)),
-    ):
-        with pytest.raises(PolicyRefused):
-            here.deploy(other)
+    with pytest.raises(PolicyRefused, match="double want replicas: for now a unit runs as one process"):
+        here.deploy(replace(plan, units=(replace(plan.units[0], replicas=2),)))
 
 
 def test_a_way_back_that_fails_says_so(here: Tiny) -> None:
-    here.deploy(here.plan())
-    conf = next(here.settings.home.glob("releases/tiny/double/history/*/unit.conf"))
-    here.told["double"] = {"factor": 3}
-    conf.unlink()
+    here.deploy(_stream(here.plan()))
+    launch = next(here.settings.home.glob("releases/tiny/double/history/*/launch.json"))
+    here.told["double"] = {"factor": 2, "waits": "a broker that is not there"}
+    here.settings = _impatient(here)
+    launch.unlink()
     with pytest.raises(RollbackFailed, match="the way back failed") as failed:
-        here.deploy(here.plan())
+        here.deploy(_stream(here.plan()))
     assert type(failed.value).exit_code == 8
 
 
 class Dying(LocalHost):
     """This machine, until the deployer is killed at its operation number `last`; from then on nothing works."""
 
-    def __init__(self, last: int) -> None:
+    def __init__(self, settings: Settings, last: int) -> None:
+        super().__init__(settings)
         self.left = last
 
     def _count(self) -> None:
@@ -362,7 +359,7 @@ def test_a_deploy_may_be_killed_at_any_point_and_run_again(here: Tiny) -> None:
 
 def _is_done_within(here: Tiny, operations: int, plan: Plan) -> bool:
     try:
-        here.deploy(plan, host=Dying(operations))
+        here.deploy(plan, host=Dying(here.settings, operations))
     except KeyboardInterrupt:
         return False
     return True
@@ -377,10 +374,11 @@ def _forget_lock(here: Tiny) -> None:
 def _staged(here: Tiny, plan: Plan) -> release.Release:
     """A release whose port was free when it was staged."""
     host = LocalHost(here.settings)
+    fleet: dict[str | None, Host] = {None: host}
     with here.bundled(plan, plan.units[0], here.settings) as bundle:
         environment = build.environment(host, bundle, here.settings)
         free = replace(plan, units=(replace(plan.units[0], port=None),))
-        staged = release.stage(host, free, free.units[0], bundle, environment, here.settings)
+        staged = release.stage(fleet, free, free.units[0], bundle, environment, here.settings)
     launch = Path(here.layout.history("tiny", "double", staged.id), "launch.json")
     launch.write_text(launch.read_text().replace(str(staged.port), str(plan.units[0].port)))
     return replace(staged, port=plan.units[0].port or 0)
@@ -388,6 +386,11 @@ def _staged(here: Tiny, plan: Plan) -> release.Release:
 
 def _impatient(here: Tiny) -> Any:
     return replace(here.settings, ready_timeout=4.0)
+
+
+def _stream(plan: Plan) -> Plan:
+    """The same as a stream: without a door, one release after the other."""
+    return replace(plan, package_mode="stream")
 
 
 def _with_queue(plan: Plan, options: dict[str, Any]) -> Plan:

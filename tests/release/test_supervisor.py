@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -12,8 +13,8 @@ from hypothesis import strategies as st
 from supervisor.options import ServerOptions
 
 from packer_lib.errors import DeployFailed
-from packer_lib.hosts.home import prepare
-from packer_lib.hosts.layout import Layout
+from packer_lib.hosts.home import prepare, put_text
+from packer_lib.hosts.layout import LONGEST_SOCKET, Layout
 from packer_lib.hosts.local import LocalHost
 from packer_lib.release import supervisor
 from packer_lib.release.model import Release
@@ -38,7 +39,7 @@ def test_any_home_is_read_back_as_it_is_or_refused(name: str, tmp_path_factory: 
     prepare(host, layout)
     try:
         supervisor.configure(host, layout)
-        supervisor.put_text(host, supervisor.unit_conf(host, layout, _release()), layout.conf("p", "u"))
+        put_text(host, supervisor.unit_conf(host, layout, _release()), layout.conf("p~u~1"))
     except DeployFailed:
         return  # said in words; what is not refused must be read back
     section = ServerOptions().read_config(layout.supervisord)
@@ -48,33 +49,45 @@ def test_any_home_is_read_back_as_it_is_or_refused(name: str, tmp_path_factory: 
     assert program.stdout_logfile == layout.log("p", "u")
     assert program.directory == layout.home
     assert program.environment == {}
-    assert section.server_configs[0]["file"] == supervisor.socket_path(layout.home)
+    assert section.server_configs[0]["file"] == supervisor.socket_path(layout.home, os.getuid())
 
 
 def test_a_unit_is_stopped_and_restarted_as_promised(tmp_path: Path) -> None:
     layout, host = Layout(str(tmp_path)), LocalHost(Settings(home=tmp_path))
     prepare(host, layout)
     supervisor.configure(host, layout)
-    supervisor.put_text(host, supervisor.unit_conf(host, layout, _release()), layout.conf("p", "u"))
-    assert Path(layout.conf("p", "u")).stat().st_mode & 0o777 == 0o600
+    put_text(host, supervisor.unit_conf(host, layout, _release()), layout.conf("p~u~1"))
+    assert Path(layout.conf("p~u~1")).stat().st_mode & 0o777 == 0o600
     section = ServerOptions().read_config(layout.supervisord)
     program = section.process_group_configs[0].process_configs[0]
-    assert program.name == "p~u"
+    assert program.name == "p~u~1"
     assert (program.startretries, program.startsecs, program.stopwaitsecs) == (4, 10, 30)
     assert program.killasgroup
     assert (program.stdout_logfile_maxbytes, program.stdout_logfile_backups) == (10 << 20, 3)
     assert section.server_configs[0]["chmod"] == 0o600
 
 
-def test_a_long_home_has_its_socket_in_a_private_folder() -> None:
-    home = "/" + "long/" * 30 + "home"
-    path = supervisor.socket_path(home)
+def test_a_long_home_has_its_sockets_in_a_private_folder(tmp_path: Path) -> None:
+    home = tmp_path / ("long" * 20) / "home"
+    layout, host = Layout(str(home)), LocalHost(Settings(home=home))
+    prepare(host, layout)
+    supervisor.configure(host, layout)
+    path = supervisor.socket_path(layout.home, host.uid)
+    door = layout.door("p" * 60, "u" * 60, host.uid)
     assert len(path.encode()) <= supervisor.LONGEST_SOCKET
-    assert path == supervisor.socket_path(home)
-    assert path != supervisor.socket_path(home + "2")
+    assert len(f"{door}/door.sock".encode()) <= LONGEST_SOCKET
+    assert path != supervisor.socket_path(f"{home}2", host.uid)
+    assert door != layout.door("p" * 60, "v" * 60, host.uid)
     assert Path(path).parent.stat().st_mode & 0o777 == 0o700
-    for made in (home, home + "2"):
-        Path(supervisor.socket_path(made)).parent.rmdir()
+    Path(path).parent.rmdir()
+
+
+@given(length=st.integers(1, 300), name=st.integers(1, 63))
+def test_a_door_that_is_not_in_our_home_is_below_what_supervisor_made_private(length: int, name: int) -> None:
+    home = "/" + "h" * length
+    door = Layout(home).door("p" * name, "u" * name, 1000)
+    if not door.startswith(f"{home}/"):
+        assert Path(door).parent == Path(supervisor.socket_path(home, 1000)).parent
 
 
 def test_a_folder_that_somebody_else_made_first_is_refused(tmp_path: Path) -> None:
