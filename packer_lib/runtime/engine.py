@@ -44,6 +44,10 @@ class Stopped(Exception):
     """A message failed in a step whose `on_error` is `fail`; the text has the place, step, stage and reason."""
 
 
+class ToldWhileLoading(BaseException):
+    """Nothing was consumed yet, so that there is nothing to finish; loading itself can take a minute."""
+
+
 def run(folder: Path, argv: Sequence[str]) -> int:
     """The entry point of a stream bundle in `folder`; returns the exit code: 0 after SIGTERM or SIGINT, else 1.
 
@@ -59,6 +63,8 @@ def run(folder: Path, argv: Sequence[str]) -> int:
         signal.signal(number, lambda signum, _frame: _asked_to_stop(signum, state))
     try:
         _serve(folder, manifest, settings, state)
+    except ToldWhileLoading:
+        pass
     except (Stopped, PortTaken, ModelUnusable, HandlerUnusable, ValueError) as error:
         log.error("stopped: %s", error)
         return 1
@@ -73,6 +79,8 @@ def _asked_to_stop(signum: int, state: State) -> None:
     log.info("%s: finishing the batch in hand", signal.Signals(signum).name)
     state.reason = "stopping"
     state.stop.set()
+    if state.loading:
+        raise ToldWhileLoading
 
 
 def _serve(folder: Path, manifest: Manifest, settings: Settings, state: State) -> None:
@@ -80,7 +88,9 @@ def _serve(folder: Path, manifest: Manifest, settings: Settings, state: State) -
     log.info("probes on http://%s:%d/readyz", settings.host, probes.port)
     steps = chain.Chain(manifest, folder, _observe)
     try:
+        state.loading = True
         steps.load()
+        state.loading = False
         _collect_less()
         Engine(manifest, Batches(manifest, steps), state).run()
     finally:

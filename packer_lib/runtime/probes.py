@@ -26,6 +26,7 @@ class State:
 
     info: Mapping[str, Any] = field(default_factory=dict)
     reason: str = "starting"
+    loading: bool = False
     stop: Event = field(default_factory=Event)
 
 

@@ -74,6 +74,15 @@ def test_an_idle_unit_that_is_asked_to_stop_ends_in_order(tmp_path: Path, how: s
         assert worker.log.splitlines()[-1].endswith("plant/add: stopped in order")
 
 
+def test_a_unit_that_is_asked_to_stop_while_it_loads_ends_at_once(tmp_path: Path) -> None:
+    text = "import pathlib, time\npathlib.Path('loading').touch()\ntime.sleep(3600)\n"
+    step = code_step(tmp_path, "add", text, inputs=("in",), outputs=("out",))
+    with running(write_unit(tmp_path, step, queues=(memory("in"), memory("out")))) as worker:
+        wait_for((tmp_path / "loading").exists, 60, "it loads")
+        assert worker.signal(signal.SIGTERM) == 0
+        assert "stopped in order" in worker.log
+
+
 @pytest.mark.parametrize("connector", ["mqtt", "kafka", "websocket"])
 def test_a_unit_whose_broker_is_not_there_lives_is_not_ready_and_says_why(tmp_path: Path, connector: str) -> None:
     step = code_step(tmp_path, "add", HANDLER, inputs=("in",), outputs=("out",))
