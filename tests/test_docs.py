@@ -67,6 +67,7 @@ WITH_LAB = [page for page in PAGES if commands(page, "console lab")]
 
 
 @pytest.mark.lab
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("page", WITH_LAB, ids=lambda page: page.name)
 def test_the_commands_that_need_machines_or_docker_work_in_the_lab(page: Path, tmp_path: Path) -> None:
     from tests.lab import lab
@@ -102,6 +103,9 @@ def go_through(page: Path, block: str, folder: Path, more: dict[str, str]) -> No
                 environment["ENDPOINT"] = units[0]["endpoint"]
             run(command, work, environment)
     finally:
+        for name in re.findall(r"^id: ([\w-]+)$", page.read_text(encoding="utf-8"), re.MULTILINE):
+            argv = (str(Path(sys.executable).with_name("mlpacker")), "undeploy", name)
+            subprocess.run(argv, env=environment, capture_output=True, check=False)
         stop_everything(environment)
 
 

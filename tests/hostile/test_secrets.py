@@ -6,17 +6,13 @@ printed, in every command line of every process here and there while it happens,
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
 import sqlite3
 import subprocess
-import sys
 import threading
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,91 +20,23 @@ import pytest
 from packer_lib import settings
 from packer_lib.standalone import Airflow, free_ports
 from tests.airflow.running import Running
+from tests.hostile.place import MLPACKER, VARIABLE, Place
 from tests.lab import lab
 from tests.lab.place import docker
 from tests.support import wait_for
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(1200)]
-MLPACKER = str(Path(sys.executable).with_name("mlpacker"))
-VARIABLE = "MLPACKER_SECRET_SENTINEL"  # a name that tasks of Airflow may use
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """A user of a lab machine's own for this test, with a password that nobody else has, and a folder that deploys."""
-
-    machine: lab.Machine
-    user: str
-    password: str
-    broker: str
-    folder: Path
-
-    @property
-    def secrets(self) -> tuple[str, str]:
-        return self.password, self.broker
-
-    def padl(self, containerized: bool) -> Path:
-        props = {"server": "mqtt_1", "username": "plant", "pass_env": VARIABLE}
-        step = {
-            "type": "code",
-            "language": "python",
-            "props": {"path": "./code"},
-            "queues": {"input": "raw", "output": "done"},
-            "infra": "m",
-        }
-        login = self.machine.ssh_config(user=self.user, **{"pass": self.password})
-        document = {
-            "version": "1.1",
-            "id": self.user,
-            "containerized": containerized,
-            "package-mode": "stream",
-            "deploy-mode": "remote",
-            "pipeline": {"echo": step},
-            "queues": {
-                name: {"connector": "mqtt", "props": {**props, "topic": f"{self.user}/{name}"}}
-                for name in ("raw", "done")
-            },
-            "infra": {"m": {"hostname": self.machine.hostname, "sshConfig": login}},
-        }
-        file = self.folder / "pipeline.json"
-        file.touch(0o600)
-        file.write_text(json.dumps(document, indent=1))
-        return file
-
-    def mlpacker(self, *words: str) -> str:
-        """What it prints, on either stream."""
-        done = subprocess.run((MLPACKER, *words), env=self.environment(), capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        return done.stdout + done.stderr
-
-    def environment(self) -> dict[str, str]:
-        """Of who deploys."""
-        home = str(self.folder / "home")
-        return {**os.environ, **lab.settings_env(), "MLPACKER__PATHS__HOME": home, VARIABLE: self.broker}
-
-    def held_there(self, secret: str) -> list[str]:
-        """Files of that machine that hold `secret`; the shadow file of the login has its hash only."""
-        found = self.machine.exec("grep", "-rlIaF", secret, "/home", "/tmp", "/var", "/root", "/run", check=False)
-        return [line for line in found.splitlines() if not line.startswith("/var/lib/docker/")]
-
-    def held_here(self, secret: str) -> list[str]:
-        files = (path for path in (self.folder / "home").rglob("*") if path.is_file() and not path.is_symlink())
-        return [str(path.relative_to(self.folder)) for path in files if secret.encode() in path.read_bytes()]
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
-    user = f"s{uuid.uuid4().hex[:8]}"
-    made = Place(lab.machine("cloud_2"), user, f"hunter2-{uuid.uuid4().hex}", f"hunter3-{uuid.uuid4().hex}", tmp_path)
-    (tmp_path / "code").mkdir()
-    (tmp_path / "code/main.py").write_text("def handler(value):\n    return value\n")
-    made.machine.exec("useradd", "-m", "-G", "docker", "-s", "/bin/bash", user)
-    made.machine.exec("sh", "-c", 'echo "$0:$1" | chpasswd', user, made.password)
-    try:
-        yield made
-    finally:
-        made.machine.exec("pkill", "-KILL", "-u", user, check=False)
-        made.machine.exec("userdel", "-rf", user, check=False)
+def stream(place: Place, containerized: bool) -> Path:
+    """A step between two topics of a broker that wants a password."""
+    props = {"server": "mqtt_1", "username": "plant", "pass_env": VARIABLE}
+    queues = {
+        name: {"connector": "mqtt", "props": {**props, "topic": f"{place.user}/{name}"}} for name in ("raw", "done")
+    }
+    step = place.code("def handler(value):\n    return value\n") | {"queues": {"input": "raw", "output": "done"}}
+    head = {"containerized": containerized, "package-mode": "stream", "pipeline": {"echo": step}}
+    return place.padl({**head, "queues": queues})
 
 
 class Listener:
@@ -144,7 +72,7 @@ def listening() -> Iterator[set[bytes]]:
 
 @pytest.mark.parametrize("containerized", [False, True], ids=["native", "container"])
 def test_two_secrets_are_nowhere_but_where_they_must_be(place: Place, containerized: bool) -> None:
-    file = str(place.padl(containerized))
+    file = str(stream(place, containerized))
     try:
         with listening() as heard:
             printed = place.mlpacker("deploy", file)
@@ -189,9 +117,10 @@ def client() -> tuple[str, ...]:
 def test_nor_are_they_anywhere_in_airflow(place: Place) -> None:
     """Logs, metadata database (rendered fields, XCom, serialized DAGs), DAG files; the pinned text is ours alone."""
     with running(place) as airflow, listening() as heard:
+        file = stream(place, containerized=True)
         shutil.copytree(place.folder / "code", airflow.airflow.pipelines / "code")
-        airflow.drop("pipeline.json", place.padl(containerized=True).read_text())
-        (place.folder / "pipeline.json").unlink()
+        airflow.drop("pipeline.json", file.read_text())
+        file.unlink()
         ended = wait_for(lambda: airflow.ended(place.user), 900, "the run ends")
         assert ended == "success"
         with sqlite3.connect(airflow.airflow.home / "airflow.db") as database:
