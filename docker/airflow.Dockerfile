@@ -1,7 +1,7 @@
 # syntax is left to the engine: with BuildKit's own, nothing is fetched but the images named here.
 # The Airflow of docker-compose.airflow.yml: exactly what uv.lock and docker/stack.txt name, so what the tests have tested.
 #
-#   AIRFLOW_BASE   any Debian with Python 3.11: python:3.11-slim-bookworm, or apache/airflow:3.3.2-python3.11, or your own
+#   AIRFLOW_BASE   any Debian with Python 3.11 and its venv
 #   DOCKER_CLI     an image with the docker client and its BuildKit plug-in, from which those are copied
 #   CA_BUNDLE      (build secret `ca`) roots to trust while packages are fetched, never in a layer
 ARG AIRFLOW_BASE=python:3.11.14-slim-bookworm

@@ -10,7 +10,11 @@ from packer_lib.hosts.ssh import SshHost
 
 INSTALL_WITHIN = 900.0
 START_WITHIN = 60.0
-APT = ("env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-q", "-y", "-o", "DPkg::Lock::Timeout=300")
+KEEP_CONFIGURATION = ("-o", "Dpkg::Options::=--force-confdef", "-o", "Dpkg::Options::=--force-confold")
+APT = (
+    *("env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-q", "-y", "-o", "DPkg::Lock::Timeout=300"),
+    *KEEP_CONFIGURATION,
+)
 
 Progress = Callable[[str], None]
 
@@ -38,12 +42,9 @@ def _start(host: Host) -> None:
         return
     booted = host.run(("test", "-d", "/run/systemd/system")).ok
     begin = ("systemctl", "enable", "--now", "docker") if booted else ("service", "docker", "start")
-    begun = _as_root(host, *begin)
-    # the engine answers some seconds after it was started
-    waited = _as_root(
-        host, "timeout", f"{START_WITHIN:g}", "sh", "-c", "until docker version >/dev/null 2>&1; do sleep 0.2; done"
-    )
-    _must(host, begun if not waited.ok and not begun.ok else waited, "docker's engine does not start")
+    _must(host, _as_root(host, *begin), "docker's engine does not start")
+    until = "until docker version >/dev/null 2>&1; do sleep 0.2; done"
+    _must(host, _as_root(host, "timeout", f"{START_WITHIN:g}", "sh", "-c", until), "docker's engine does not answer")
 
 
 def _admit(host: Host, progress: Progress) -> None:

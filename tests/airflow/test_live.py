@@ -226,6 +226,47 @@ def test_a_pipeline_whose_file_is_gone_is_taken_down_and_its_run_says_so(running
     assert running.gone("leaving")
 
 
+WAITS = """\
+import os
+import time
+
+while os.path.exists(os.environ["HOLD"]):
+    time.sleep(0.05)
+
+
+def handler(value):
+    return value + 1
+"""
+
+
+def test_a_task_that_is_killed_is_done_again_and_leaves_nothing(running: Running, tmp_path: Path) -> None:
+    hold = tmp_path / "hold"
+    hold.touch()
+    (running.airflow.pipelines / "waits").mkdir()
+    (running.airflow.pipelines / "waits" / "main.py").write_text(WAITS)
+    step = {"type": "code", "language": "python", "props": {"path": "./waits"}}
+    running.drop("killed.json", padls.rest("killed", pipeline={"step": step}, env={"HOLD": str(hold)}))
+    check = wait_for(lambda: checking(running.settings.home), 240, "the unit is being loaded")
+    os.kill(int(Path(f"/proc/{check}/stat").read_text().rpartition(")")[2].split()[1]), signal.SIGKILL)
+    hold.unlink()
+    assert wait_for(lambda: running.ended("killed"), 240) == "success", running.log("killed", "step.test")
+    (unit,) = status.status(running.settings, "killed")[0]["units"]
+    assert post(f"{unit['endpoint']}/predict", {"data": [1]})["predictions"] == [2]
+    tries = running.ask(f"/api/v2/dags/mlpacker.killed/dagRuns/{running.runs('killed')[0]['dag_run_id']}/taskInstances")
+    assert {task["task_id"]: task["try_number"] for task in tries["task_instances"]}["step.test"] == 2
+    assert checking(running.settings.home) is None
+
+
+def checking(home: Path) -> int | None:
+    """The process that loads a unit's code for its test."""
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            words = file.read_text(errors="replace").split("\0")
+            if "--check" in words and words[0].startswith(str(home)):
+                return int(file.parent.name)
+    return None
+
+
 def test_every_machine_has_a_pool_before_a_task_wants_it(running: Running) -> None:
     running.drop("pooled.json", padls.chain("pooled") | {"autodeploy": False})
     wait_for(lambda: running.dag("pooled"))

@@ -16,6 +16,8 @@ from tests.lab import lab
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[Callable[..., Site]]:
     """`place(id, *machines, containerized=…, registry=…)`: a site that is undeployed in the end."""
+    for machine in lab.machines():
+        machine.restore()  # of a run that was killed in the middle of a fault
     with ExitStack() as stack:
         yield lambda name, *machines, **how: stack.enter_context(site(tmp_path, name, machines, **how))
         for machine in lab.machines():

@@ -12,7 +12,7 @@ import pytest
 from tests.stack.stack import Stack, build_images
 from tests.support import require, wait_for
 
-HEALTHY = 180.0
+HEALTHY = 600.0
 
 
 @pytest.fixture(scope="session")
