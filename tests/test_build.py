@@ -59,7 +59,9 @@ def test_two_builders_of_one_environment_make_one(settings: Settings, tmp_path: 
     for thread in work:
         thread.join()
     assert sum(line.startswith("installing") for line in said) == 1
-    assert [path.name for path in (settings.home / "envs").iterdir()] == [bundles[0].lock_digest]
+    (lock,) = {one.lock_digest for one in bundles}
+    assert {path.name for path in (settings.home / "envs").iterdir()} == {lock, f"{lock}.for"}
+    assert {path.name for path in (settings.home / "envs" / f"{lock}.for").iterdir()} == {one.digest for one in bundles}
 
 
 def test_a_half_built_environment_is_built_again(settings: Settings, tmp_path: Path) -> None:

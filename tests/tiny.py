@@ -15,7 +15,7 @@ from urllib.request import urlopen
 
 import pytest
 
-from packer_lib import release, status
+from packer_lib import build, release, status
 from packer_lib.bundle import Bundle
 from packer_lib.hosts import Host
 from packer_lib.hosts.layout import Layout
@@ -136,7 +136,8 @@ class Tiny:
 
     @contextmanager
     def bundled(self, plan: Plan, unit: Unit, settings: Settings) -> Iterator[Bundle]:
-        yield bundle(self.folder / "bundles" / unit.name, self.told.get(unit.name, {"factor": 2}))
+        folder = self.folder / "bundles" / plan.package_mode / unit.name
+        yield bundle(folder, self.told.get(unit.name, {"factor": 2}), build.entry(plan.package_mode))
 
     def deploy(self, plan: Plan, host: Host | None = None, **kwargs: Any) -> dict[str, str]:
         """Unit → action."""

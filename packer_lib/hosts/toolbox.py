@@ -252,7 +252,7 @@ def _update(server: Any, name: str) -> dict[str, object]:
     """As `supervisorctl update NAME` does it."""
     ((added, changed, removed),) = server.reloadConfig()
     if name in changed or name in removed:
-        server.stopProcessGroup(name)
+        _stop(server, name)
         server.removeProcessGroup(name)
     if name in changed or name in added:
         server.addProcessGroup(name)
@@ -260,10 +260,17 @@ def _update(server: Any, name: str) -> dict[str, object]:
 
 
 def _again(server: Any, name: str) -> dict[str, object]:
-    server.stopProcessGroup(name)
+    _stop(server, name)
     server.removeProcessGroup(name)
     server.addProcessGroup(name)
     return {}
+
+
+def _stop(server: Any, name: str) -> None:
+    """Asked again and again: supervisor looks for ended processes once a second, and after every question."""
+    server.stopProcessGroup(name, False)
+    while server.getProcessInfo(name)["statename"] == "STOPPING":
+        time.sleep(TRY_EVERY)
 
 
 def main(argv: list[str]) -> None:
