@@ -3,6 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 UV_VERSION := 0.13.8
 UV := $(or $(shell command -v uv),.tools/bin/uv)
+LANES := -n 2 --dist loadgroup
 UNIT := not broker and not native and not airflow and not lab and not slow
 
 .PHONY: help demo test check lint lock lab lab-down modes faults bench clean
@@ -14,7 +15,7 @@ demo: .venv/demo ## the three case studies, live on this machine's own metrics (
 	@$(UV) run --frozen --no-sync python -m packer_lib.demo $(ARGS)
 
 test: .venv/ready prerequisites ## every test; as root on Debian it installs mosquitto and fetches Kafka first (ARGS=… for pytest)
-	@$(UV) run --frozen --no-sync pytest $(ARGS)
+	@$(UV) run --frozen --no-sync pytest $(LANES) $(ARGS)
 	@echo "All passed. Next: 'make demo' shows it live, 'make bench' measures it."
 
 lab: .venv/ready ## engine, registry, SSH machines and brokers for the tests that need them (as root on Debian it installs them)
@@ -30,7 +31,7 @@ faults: lab ## every fault of the release under a steady 50 requests/s, into doc
 	@$(UV) run --frozen --no-sync python -m tests.faults $(ARGS)
 
 check: lint ## format, lint, types and unit tests, in under three minutes
-	@$(UV) run --frozen --no-sync pytest -q -m "$(UNIT)" $(ARGS)
+	@$(UV) run --frozen --no-sync pytest -q $(LANES) -m "$(UNIT)" $(ARGS)
 
 lint: .venv/ready ## format, lint and types
 	@$(UV) run --frozen --no-sync ruff format --check .

@@ -18,6 +18,14 @@ LAB_UP = functools.cache(lab.is_up)
 LAB = "the lab of engine, registry and SSH machines"
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Two lanes (`-n 2 --dist loadgroup`): what uses the lab's machines, one after another; all else file by file."""
+    for item in items:
+        lane = "lab" if item.get_closest_marker("lab") else item.location[0]
+        item.add_marker(pytest.mark.xdist_group(lane))
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("lab") and not LAB_UP():
         missing(LAB, "make lab")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from packer_lib.cli import mapped_errors
 from packer_lib.cli.report import ago
 from tests.support import ROOT
 
@@ -161,11 +162,11 @@ def test_a_dry_run_deploys_nothing(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_deployed_is_refused_with_its_code(tmp_path: Path) -> None:
-    containers = tmp_path / "p.yaml"
-    containers.write_text(
-        (EXAMPLES / "iris-rest.yaml").read_text().replace("containerized: false", "containerized: true")
-    )
-    assert mlpacker("deploy", containers, home=tmp_path / "home").returncode == 4
+    several = tmp_path / "several.yaml"
+    several.write_text(MODEL.format(id="p", path="./model.skops") + "    replicas: 2\n")
+    refused = mlpacker("deploy", several, home=tmp_path / "home")
+    assert refused.returncode == 4
+    assert "remove `replicas`" in refused.stderr
     missing = mlpacker("deploy", _padl(tmp_path), home=tmp_path / "home")
     assert missing.returncode == 3
     assert "model.skops" in missing.stderr
@@ -206,12 +207,32 @@ def test_doctor_says_what_is_there(tmp_path: Path) -> None:
     assert not (tmp_path / "deep").exists()
 
 
-def test_an_unexpected_error_is_one_line_and_a_traceback_only_when_asked(tmp_path: Path) -> None:
-    done = mlpacker("doctor", home=tmp_path, MLPACKER__DEPLOY__READY_TIMEOUT="soon")
+@pytest.mark.parametrize("debug", [False, True])
+def test_an_unexpected_error_is_one_line_and_a_traceback_only_when_asked(
+    debug: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLPACKER_DEBUG", "1" if debug else "")
+    with pytest.raises(SystemExit, match="1"), mapped_errors():
+        raise ZeroDivisionError("of ours")
+    said = capsys.readouterr().err
+    assert said.endswith(
+        "error: ZeroDivisionError: of ours\n  this is a bug; run it again with --debug and report it\n"
+    )
+    assert ("Traceback" in said) is debug
+
+
+def test_a_wrong_setting_and_a_wrong_place_are_said_without_blaming_us(tmp_path: Path) -> None:
+    wrong = mlpacker("doctor", home=tmp_path, MLPACKER__DEPLOY__READY_TIMEOUT="soon")
+    assert (wrong.returncode, wrong.stderr) == (
+        1,
+        "error: MLPACKER__DEPLOY__READY_TIMEOUT: expected a number, got 'soon'\n",
+    )
+    taken = tmp_path / "taken"
+    taken.touch()
+    done = mlpacker("bundle", EXAMPLES / "iris-rest.yaml", "-o", taken, home=tmp_path / "home")
     assert done.returncode == 1
-    assert "this is a bug" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert "Traceback" in mlpacker("--debug", "doctor", home=tmp_path, MLPACKER__DEPLOY__READY_TIMEOUT="soon").stderr
+    assert re.fullmatch(r"error: .*taken.*: (File exists|Not a directory)\n", done.stderr)
+    assert mlpacker("doctor", home=taken).returncode == 1
 
 
 def test_a_name_from_a_file_cannot_drive_the_terminal(tmp_path: Path) -> None:

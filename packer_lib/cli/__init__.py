@@ -314,6 +314,9 @@ def mapped_errors() -> Iterator[None]:
         say(str(error) if isinstance(error, PadlInvalid) else f"error: {error}")
         sys.exit(error.exit_code)
     except Exception as error:
+        if isinstance(error, OSError) and error.filename is not None:
+            say(f"error: {error.filename}: {error.strerror}")
+            sys.exit(1)
         if os.environ.get("MLPACKER_DEBUG"):
             traceback.print_exc()
         say(f"error: {type(error).__name__}: {error}\n  this is a bug; run it again with --debug and report it")

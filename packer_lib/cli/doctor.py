@@ -101,8 +101,8 @@ def _supervisor(_: Settings) -> Finding:
 
 def _home(settings: Settings) -> Finding:
     place = _existing(settings.home)
-    writable = os.access(place, os.W_OK)
-    remedy = "" if writable else f" ({place} is not writable; set MLPACKER__PATHS__HOME)"
+    writable = place.is_dir() and os.access(place, os.W_OK)
+    remedy = "" if writable else f" ({place} is not a folder we may write to; set MLPACKER__PATHS__HOME)"
     return Finding("home", writable, f"{settings.home}{remedy}")
 
 

@@ -206,20 +206,20 @@ def test_no_value_of_a_padl_changes_a_dockerfile_or_a_program(
 GOLDEN = {mode: render.texts(mode, frozenset({"code", "model"})) for mode in render.ENTRY}
 
 
-@pytest.mark.parametrize("kinds", [{"code"}, {"model"}, {"code", "model"}], ids=str)
+@pytest.mark.parametrize("kinds", [{"code"}, {"model"}, {"code", "model"}], ids=lambda kinds: "+".join(sorted(kinds)))
 @pytest.mark.parametrize("mode", ["stream", "api"])
 def test_a_dockerfile_puts_requirements_before_code_before_models_and_is_not_root(
     mode: PackageMode, kinds: set[str]
 ) -> None:
     lines = instructions(render.texts(mode, frozenset(kinds))["Dockerfile"])
     copied = [line.split()[-2] for line in lines if line.startswith("COPY") and not line.startswith("COPY req")]
-    wanted = ["/app/.venv", "mlpacker_runtime", "code", "unit.json", "models"]
+    wanted = ["/run/mlpacker", "/app/.venv", "mlpacker_runtime", "code", "unit.json", "models"]
     assert copied == [
         name for name in wanted if name not in {"code", "models"} - {f"{kind}s" for kind in kinds} - kinds
     ]
     assert [line.split()[0] for line in lines[-6:]][1:] == ["USER", "EXPOSE", "STOPSIGNAL", "HEALTHCHECK", "ENTRYPOINT"]
     assert "USER 10001:10001" in lines
-    assert json.loads(lines[-1].removeprefix("ENTRYPOINT ")) == ["python", render.ENTRY[mode]]
+    assert json.loads(lines[-1].removeprefix("ENTRYPOINT ")) == ["/app/.venv/bin/python", render.ENTRY[mode]]
     ast.parse(json.loads(lines[-2].partition("CMD ")[2])[2])
 
 

@@ -144,7 +144,8 @@ class Ended:
         return len(data)
 
     def __getattr__(self, name: str) -> Any:
-        return {"recv_stderr_ready": lambda: False, "recv": lambda _: b""}.get(name, lambda *_: -1)
+        answers = {"recv_stderr_ready": lambda: False, "recv": lambda _: b"", "get_transport": lambda: None}
+        return answers.get(name, lambda *_: -1)
 
 
 @given(st.sampled_from(padls.CORPUS), st.sampled_from(padls.CORPUS))
@@ -153,6 +154,7 @@ def test_over_ssh_the_command_line_is_the_same_whatever_is_run(word: str, value:
     asked = []
     for request in ({"argv": ["true"], "env": None}, {"argv": ["tail", word], "env": {"A": value}}):
         channel: Any = Ended()
+        wire.start(channel, "far_run")
         with pytest.raises(wire.Cut):
             wire.run(channel, request, [value.encode()], None)
         asked += channel.asked
