@@ -31,8 +31,9 @@ def missing(what: str, remedy: str) -> str:
     pytest.skip(text)
 
 
-def wait_for(condition: Callable[[], T], seconds: float = 30.0, what: str = "") -> T:
-    """The first true value of `condition`, asked every 50 ms; fails with `what` and the last value after `seconds`."""
+def wait_for(condition: Callable[[], T], seconds: float = 30.0, what: str = "", every: float = 0.05) -> T:
+    """The first true value of `condition`, asked `every` so many seconds; fails with `what` and the last value after
+    `seconds`. Asking may cost what is waited for: containers, a web server."""
     deadline = time.monotonic() + seconds
     while True:
         value = condition()
@@ -40,7 +41,7 @@ def wait_for(condition: Callable[[], T], seconds: float = 30.0, what: str = "") 
             return value
         if time.monotonic() > deadline:
             pytest.fail(f"not within {seconds} s: {what or condition!r} (last: {value!r})")
-        time.sleep(0.05)
+        time.sleep(every)
 
 
 def free_port() -> int:

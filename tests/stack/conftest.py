@@ -10,12 +10,10 @@ from pathlib import Path
 import pytest
 
 from tests.stack.stack import Stack, build_images
-from tests.support import require, wait_for
-
-HEALTHY = 600.0
+from tests.support import require
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def stack() -> Iterator[Stack]:
     require("docker-compose", "apt-get install docker-compose")
     build_images()
@@ -24,16 +22,7 @@ def stack() -> Iterator[Stack]:
         found = Stack(Path(folder), f"mlpackertest{os.getpid()}")
         try:
             found.up()
-            wait_for(lambda: _all_well(found.health()), HEALTHY, "every container healthy")
             yield found
         finally:
             found.down()
             assert found.left() == []
-
-
-def _all_well(health: dict[str, str]) -> bool:
-    done = {"secrets", "airflow-init"}
-    return bool(health) and all(
-        state == ("exited" if name in done else "running" if name == "feed" else "healthy")
-        for name, state in health.items()
-    )

@@ -6,6 +6,6 @@ env | sed -n 's/^KAFKA_\([A-Z_]*\)=\(.*\)/\1 \2/p' | while read -r name value; d
   case $name in HEAP_OPTS) continue ;; esac
   printf '%s=%s\n' "$(printf %s "$name" | tr 'A-Z_' 'a-z.')" "$value"
 done >"$properties"
-run="java ${KAFKA_HEAP_OPTS:-} -Dlog4j2.configurationFile=/opt/kafka/log4j2.properties -cp /opt/kafka/libs/*"
+run="java ${KAFKA_HEAP_OPTS:-} -Dlog4j2.configurationFile=/lab/log4j2.properties -cp /libs/*"
 [ -e "$KAFKA_LOG_DIRS/meta.properties" ] || $run kafka.tools.StorageTool format -t "$CLUSTER_ID" -c "$properties"
 exec $run kafka.Kafka "$properties"

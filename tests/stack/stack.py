@@ -1,7 +1,7 @@
 """docker-compose.airflow.yml brought up by Debian's docker-compose, under a name and on ports of this test run.
 
-The images are built from Debian's packages (lab.Dockerfile) and stay on the engine; Airflow's is the product's own
-Dockerfile on the lab's base image.
+What stands in for the public images is one image of Debian's packages (lab.Dockerfile); Airflow's is the product's own
+Dockerfile on the lab's base image. Both stay on the engine.
 """
 
 from __future__ import annotations
@@ -12,16 +12,18 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from tests.lab import lab
-from tests.lab.place import SYSTEM_PATH, docker, run
+from tests.lab.place import SYSTEM_PATH, client, docker, run
 from tests.support import ROOT, free_port
 
 HERE = Path(__file__).resolve().parent
 FILE = ROOT / "docker-compose.airflow.yml"
 PARTS = ("postgres", "redis", "registry", "mosquitto", "kafka")
+SERVICES, AIRFLOW = "mlpacker-lab/stack-services", "mlpacker-lab/stack-airflow"
 PROFILES = ("registry", "mqtt", "kafka", "demo")
 CA_BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
 SOCKET = Path("/var/run/docker.sock")
@@ -65,7 +67,7 @@ class Stack:
         return run((*words, *chosen, *arguments))
 
     def exec(self, service: str, *argv: str) -> str:
-        return self.compose("exec", "-T", service, *argv)
+        return docker("exec", self.container(service), *argv)
 
     def container(self, service: str) -> str:
         return f"{self.project}_{service}_1"
@@ -99,24 +101,28 @@ class Stack:
         names = ("master", "worker", "database", "api", "postgres", "redis", "mqtt", "registry")
         mounts = [word for name in names for word in ("-v", f"{self.project}_secrets-{name}:/secrets/{name}:ro")]
         found: dict[str, str] = json.loads(
-            docker("run", "--rm", "--network", "none", "-u", "0", *mounts, image("airflow"), "python", "-c", READ_ALL)
+            docker("run", "--rm", "--network", "none", "-u", "0", *mounts, AIRFLOW, "python", "-c", READ_ALL)
         )
         return found
 
     def ask(self, method: str, path: str, body: Any = None) -> Any:
         """The answer of Airflow's REST API to its administrator."""
+        return call(method, self.url + path, body, {"Authorization": f"Bearer {self._token}"})
+
+    @cached_property
+    def _token(self) -> str:
         password = json.loads(self.exec("airflow-apiserver", "cat", "/run/secrets-api/passwords.json"))["admin"]
-        token = call("POST", f"{self.url}/auth/token", {"username": "admin", "password": password})["access_token"]
-        return call(method, self.url + path, body, {"Authorization": f"Bearer {token}"})
+        login = {"username": "admin", "password": password}
+        return str(call("POST", f"{self.url}/auth/token", login)["access_token"])
 
     def _label(self) -> str:
         return f"label=com.docker.compose.project={self.project}"
 
     def _variables(self) -> dict[str, object]:
-        images = {f"{part.upper()}_IMAGE": image(part) for part in (*PARTS, "airflow")}
         return {
             "COMPOSE_PROJECT_NAME": self.project,
-            **images,
+            "AIRFLOW_IMAGE": AIRFLOW,
+            **{f"{part.upper()}_IMAGE": SERVICES for part in PARTS},
             **{f"{name}_PORT": port for name, port in self.ports.items()},
             "PIPELINES": self.pipelines,
             "CA_BUNDLE": CA_BUNDLE if CA_BUNDLE.exists() else "/dev/null",
@@ -128,22 +134,16 @@ class Stack:
         }
 
 
-def image(part: str) -> str:
-    return f"mlpacker-lab/stack-{part}"
-
-
 def build_images() -> None:
-    """All images, from the engine's cache when nothing changed."""
-    for part in ("docker-cli", "airflow-base", *PARTS):
-        _build(part, HERE / "lab.Dockerfile", "--target", part, "--build-arg", f"BASE={lab.base_image}")
-    bases = {"AIRFLOW_BASE": image("airflow-base"), "DOCKER_CLI": image("docker-cli")}
-    arguments = [word for key, value in bases.items() for word in ("--build-arg", f"{key}={value}")]
+    """Both images, from the engine's cache when nothing changed; a minute when nothing is there."""
+    _build(SERVICES, HERE / "lab.Dockerfile", KAFKA="mlpacker-lab/kafka", MACHINE="mlpacker-lab/machine")
+    _build(AIRFLOW, ROOT / "docker" / "airflow.Dockerfile", AIRFLOW_BASE=lab.base_image, DOCKER_CLI=SERVICES)
+
+
+def _build(name: str, file: Path, **arguments: str) -> None:
+    chosen = [word for key, value in arguments.items() for word in ("--build-arg", f"{key}={value}")]
     secret = ("--secret", f"id=ca,src={CA_BUNDLE}") if CA_BUNDLE.exists() else ()
-    _build("airflow", ROOT / "docker" / "airflow.Dockerfile", *arguments, *secret)
-
-
-def _build(part: str, file: Path, *arguments: str) -> None:
-    argv = (lab.client(), "build", "-q", "-f", str(file), *arguments, "-t", image(part), str(ROOT))
+    argv = (client(), "build", "-q", "-f", str(file), *chosen, *secret, "-t", name, str(ROOT))
     run(argv, env={"DOCKER_BUILDKIT": "1"})
 
 

@@ -31,6 +31,12 @@ print(urllib.request.urlopen(request).status)
 """
 
 
+def test_every_service_says_that_it_is_well(stack: Stack) -> None:
+    done = dict.fromkeys(("secrets", "airflow-init"), "exited")
+    wanted = {name: done.get(name, "running" if name == "feed" else "healthy") for name in stack.health()}
+    wait_for(lambda: stack.health() == wanted, 300, f"{wanted}", every=1)
+
+
 def test_what_is_published_is_published_on_this_machine_only(stack: Stack) -> None:
     bindings = [item["HostConfig"]["PortBindings"] or {} for item in stack.containers()]
     addresses = [where for binding in bindings for wheres in binding.values() for where in wheres]
@@ -91,7 +97,7 @@ def test_the_registry_asks_who_it_is(stack: Stack) -> None:
 
 def test_a_dropped_file_is_live_on_a_machine(stack: Stack) -> None:
     """Drop → DAG → image built by the worker → over SSH to the machine → right answers → file gone → nothing there."""
-    machine = lab.machine("edge_node")
+    machine = lab.machine("cloud_2")
     _connection(stack, machine)
     _drop(stack, machine)
     try:
@@ -101,7 +107,9 @@ def test_a_dropped_file_is_live_on_a_machine(stack: Stack) -> None:
         assert _there(machine)
     finally:
         (stack.pipelines / f"{ID}.yaml").unlink()
-    wait_for(lambda: not _there(machine), 300, "the pipeline's containers and volumes are gone from the machine")
+    wait_for(
+        lambda: not _there(machine), 300, "the pipeline's containers and volumes are gone from the machine", every=1
+    )
 
 
 def _there(machine: lab.Machine) -> str:
@@ -112,14 +120,14 @@ def _there(machine: lab.Machine) -> str:
 
 def _connection(stack: Stack, machine: lab.Machine) -> None:
     extra = json.dumps({"host_key": machine.host_key})
-    login = {"connection_id": "mlpacker_edge", "conn_type": "ssh", "host": machine.address, "login": machine.user}
+    login = {"connection_id": "mlpacker_stack", "conn_type": "ssh", "host": machine.address, "login": machine.user}
     stack.ask("POST", "/api/v2/connections", login | {"password": machine.password, "extra": extra})
 
 
 def _drop(stack: Stack, machine: lab.Machine) -> None:
     padl: dict[str, Any] = yaml.safe_load(EXAMPLE.read_text())
     padl |= {"id": ID, "autodeploy": True, "containerized": True, "deploy-mode": "remote"}
-    padl["infra"] = {"edge": {"hostname": machine.address, "sshConfig": {"conn_id": "mlpacker_edge"}}}
+    padl["infra"] = {"edge": {"hostname": machine.address, "sshConfig": {"conn_id": "mlpacker_stack"}}}
     padl["pipeline"]["iris"]["infra"] = "edge"
     padl["pipeline"]["iris"]["port"] = PORT
     models = stack.pipelines / "models"
@@ -133,16 +141,16 @@ def _drop(stack: Stack, machine: lab.Machine) -> None:
 def _run(stack: Stack) -> None:
     """Waits until the pipeline's first run is over; fails with the logs of the tasks that failed."""
 
-    def over() -> dict[str, Any] | None:
+    def over() -> dict[str, Any]:
         try:
             runs = stack.ask("GET", f"/api/v2/dags/{DAG}/dagRuns")["dag_runs"]
         except urllib.error.HTTPError:
             errors = stack.ask("GET", "/api/v2/importErrors")["import_errors"]
             assert errors == []
-            return None
-        return next((run for run in runs if run["state"] in ("success", "failed")), None)
+            return {}
+        return next((run for run in runs if run["state"] in ("success", "failed")), {})
 
-    run = wait_for(over, 900, "the first run ends")
+    run = wait_for(over, 900, "the first run ends", every=1)
     assert run["state"] == "success", _failures(stack, run["dag_run_id"])
 
 
