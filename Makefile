@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 UV_VERSION := 0.13.8
 UV := $(or $(shell command -v uv),.tools/bin/uv)
-LANES := -n 2 --dist loadgroup
+LANES := -n 2 --dist loadfile
 UNIT := not broker and not native and not airflow and not lab and not slow
 
 .PHONY: help demo test check lint lock lab lab-down modes faults bench clean

@@ -8,22 +8,33 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 from tests.lab import brokers, lab
-from tests.support import missing, require
+from tests.support import ROOT, missing, require
 
 LAB_UP = functools.cache(lab.is_up)
 LAB = "the lab of engine, registry and SSH machines"
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Two lanes (`-n 2 --dist loadgroup`): what uses the lab's machines, one after another; all else file by file."""
-    for item in items:
-        lane = "lab" if item.get_closest_marker("lab") else item.location[0]
-        item.add_marker(pytest.mark.xdist_group(lane))
+class Lanes(LoadFileScheduling):
+    """Of `-n 2 --dist loadfile`: files that use the lab's machines one after another, beside them all others."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file: str = super()._split_scope(nodeid)
+        return "lab" if _uses_the_lab(file) else file
+
+
+@functools.cache
+def _uses_the_lab(file: str) -> bool:
+    return "pytest.mark.lab" in (ROOT / file).read_text()
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Lanes | None:
+    return Lanes(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
