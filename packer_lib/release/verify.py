@@ -9,6 +9,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
+from urllib.parse import quote
 
 from packer_lib import commands
 from packer_lib.errors import DeployFailed, printable
@@ -130,16 +131,14 @@ def failed(host: Host, release: Release, why: str, hint: str) -> DeployFailed:
 
 
 def ask_golden(host: Host, unit: Unit, release: Release, where: Where) -> None:
-    """The golden request of a REST unit, over HTTP, answered by this unit alone. Its answer is compared where the unit
-    has one step only: the steps' own requests were all compared by the check of the bundle."""
-    golden = unit.steps[0].test
-    if not release.has_door or golden is None:
-        return
-    body = json.dumps({"data": [golden.input]})
-    answer = toolbox(host, "http", "POST", f"{where()}/predict?alone=true", str(ANSWER_WITHIN), body=body)
-    wrong = _wrong(answer, golden.output if len(unit.steps) == 1 else None)
-    if wrong:
-        raise failed(host, release, f"the golden request failed: {wrong}", MEND)
+    """The golden request of each step of a REST unit, over HTTP."""
+    for step in unit.steps:
+        if not release.has_door or step.test is None:
+            continue
+        url, body = f"{where()}/predict?step={quote(step.name)}", json.dumps({"data": [step.test.input]})
+        wrong = _wrong(toolbox(host, "http", "POST", url, str(ANSWER_WITHIN), body=body), step.test.output)
+        if wrong:
+            raise failed(host, release, f"the golden request of {step.name} failed: {wrong}", MEND)
 
 
 def _wrong(answer: dict[str, Any], expected: Any) -> str:

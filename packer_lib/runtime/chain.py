@@ -94,6 +94,14 @@ class Chain:
                 outcome.values, outcome.outputs = [], []
         return outcomes
 
+    def run_step(self, name: str, values: Sequence[Any]) -> list[Outcome]:
+        """One `Outcome` per value, of the step `name` and no other."""
+        outcomes = [Outcome() for _ in values]
+        (step,) = (step for step in self.steps if step.spec.name == name)
+        items = [_Item(origin, value) for origin, value in enumerate(values)]
+        self._route(self._through(step, items, outcomes), ("",), {}, outcomes)
+        return outcomes
+
     def check(self) -> int:
         """Runs the golden request of each step that has one; how many, or `CheckFailed` with all that differ."""
         tested = [step for step in self.steps if step.spec.test is not None]

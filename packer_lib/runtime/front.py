@@ -3,7 +3,8 @@
     POST /predict                        {"data": [instance, …]} → {"predictions": [value or null, …]}
     GET  /livez /readyz /metrics /info   as every unit
 
-A unit that others follow answers with what the last of them makes of it; `/predict?alone=true` asks this unit alone.
+A unit that others follow answers with what the last of them makes of it; `/predict?alone=true` asks this unit alone,
+`/predict?step=NAME` one step of it.
 `/readyz` is about this unit; `/readyz?chain=true` about those that follow as well. The header `mlpacker-remaining-ms`
 says how long the caller waits: there is an answer by then, 504 if need be. Every answer names its release in the header
 `mlpacker-release`.

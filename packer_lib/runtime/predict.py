@@ -8,6 +8,7 @@ import time
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import parse_qsl
 
 import orjson
 
@@ -46,12 +47,13 @@ class Refused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What a caller asks for beside its data: by when (`time.monotonic`), this unit `alone`, or an outcome for each
-    instance, as the unit before this one does."""
+    """What a caller asks for beside its data: by when (`time.monotonic`), this unit `alone`, one `step` of it, or an
+    outcome for each instance, as the unit before this one does."""
 
     deadline: float | None = None
     alone: bool = False
     outcomes: bool = False
+    step: str = ""
 
 
 PLAIN = Wish()
@@ -67,13 +69,17 @@ def wish(query: bytes, headers: Mapping[bytes, bytes]) -> Wish:
         if not given.isdigit() or len(given) > 9:
             raise Refused(400, f"{REMAINING} is {given.decode('latin-1')!r}; send whole milliseconds")
         deadline = time.monotonic() + int(given) / 1000
-    return Wish(deadline, b"alone=true" in query.split(b"&"), _outcomes in headers)
+    asked = dict(parse_qsl(query.decode("latin-1")))
+    step = asked.get("step", "")
+    return Wish(deadline, bool(step) or asked.get("alone") == "true", _outcomes in headers, step)
 
 
 async def predict(worker: Worker, onward: Onward | None, instances: list[Any], wish: Wish = PLAIN) -> Answer:
     """The answer for `instances`; one that does not get through fails this request, and no other of its batch."""
     if worker.reason:
         raise Refused(503, f"not ready: {worker.reason}")
+    if wish.step and wish.step not in worker.steps:
+        raise Refused(404, f"this unit has no step {wish.step!r}, only {', '.join(worker.steps)}")
     _taken.inc(len(instances))
     try:
         running = run(worker, None if wish.alone else onward, instances, wish)
@@ -96,7 +102,7 @@ async def _by(deadline: float, running: Coroutine[Any, Any, list[Outcome]]) -> l
 
 async def run(worker: Worker, onward: Onward | None, instances: list[Any], wish: Wish = PLAIN) -> list[Outcome]:
     """What became of each instance. A request that has failed already goes no further, but for the units before."""
-    outcomes = await worker.run(instances)
+    outcomes = await worker.run(instances, wish.step)
     if onward is None or (not wish.outcomes and any(outcome.error for outcome in outcomes)):
         return outcomes
     return await onward.run(outcomes, wish.deadline)

@@ -32,9 +32,10 @@ class Busy(Exception):
 
 @dataclass(slots=True)
 class Job:
-    """The values of one request, and where its outcomes go."""
+    """The values of one request, for the chain or for one `step` of it, and where its outcomes go."""
 
     values: list[Any]
+    step: str
     answer: asyncio.Future[list[Outcome]]
 
 
@@ -43,6 +44,7 @@ class Worker:
 
     def __init__(self, manifest: Manifest, folder: Path, failed: Callable[[], None]) -> None:
         self.reason = "loading"
+        self.steps = tuple(step.name for step in manifest.steps)
         self._chain = Chain(manifest, folder, _observe)
         self._failed = failed
         self._arriving: list[Job] = []  # of this turn of the event loop, which alone touches it
@@ -61,12 +63,12 @@ class Worker:
         if loaded:
             self._thread.join(STOP_SECONDS)
 
-    async def run(self, values: list[Any]) -> list[Outcome]:
-        """One outcome per value; `Busy` when too many requests wait already."""
+    async def run(self, values: list[Any], step: str = "") -> list[Outcome]:
+        """One outcome per value, of the chain or of one `step` of it; `Busy` when too many requests wait already."""
         if self._waiting >= WAITING_LIMIT:
             raise Busy(f"{WAITING_LIMIT} requests are waiting")
         loop = asyncio.get_running_loop()
-        job = Job(values, loop.create_future())
+        job = Job(values, step, loop.create_future())
         if not self._arriving:
             loop.call_soon(self._hand_over)
         self._arriving.append(job)
@@ -120,11 +122,15 @@ class Worker:
         return jobs
 
     def _answer(self, jobs: list[Job]) -> None:
-        wanted = [job for job in jobs if not job.answer.cancelled()]
+        """What asks for the whole chain together, what asks for one step together with its like."""
+        for step in dict.fromkeys(job.step for job in jobs):
+            self._answer_together([job for job in jobs if job.step == step and not job.answer.cancelled()], step)
+
+    def _answer_together(self, wanted: list[Job], step: str) -> None:
         values = [value for job in wanted for value in job.values]
         metrics.BATCH_SIZE.observe(len(values))
         try:
-            outcomes = self._chain.run(values)
+            outcomes = self._chain.run_step(step, values) if step else self._chain.run(values)
         except Exception as error:
             log.exception("a batch failed by what should not have happened")
             _deliver(wanted, [error] * len(wanted))

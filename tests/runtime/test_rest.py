@@ -24,7 +24,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from packer_lib.runtime.manifest import StepSpec
-from tests.runtime.handmade import PACKAGE, Service, code_step, end, model_step, running, start, write_bundle
+from tests.runtime.handmade import PACKAGE, Reply, Service, code_step, end, model_step, running, start, write_bundle
 from tests.support import wait_for
 
 ROWS, LABELS = load_breast_cancer(return_X_y=True)
@@ -72,6 +72,10 @@ def write_chain(folder: Path, *texts: str, **props: Any) -> Path:
         steps[after] = replace(steps[after], inputs=(names[before],))
     steps[0] = replace(steps[0], **props)
     return write_bundle(bundle, *steps)
+
+
+def ask_step(service: Service, name: str, values: list[Any]) -> Reply:
+    return service.ask(f"/predict?step={name}", json.dumps({"data": values}).encode())
 
 
 def until_ready(service: Service) -> Service:
@@ -450,3 +454,11 @@ def test_a_model_between_code_steps_answers_as_the_model_does(tmp_path: Path, mo
     with running(tmp_path) as service:
         expected = [[7, label] for label in model.predict(ROWS[:20]).tolist()]
         assert service.predict(ROWS[:20].tolist()).json == {"predictions": expected}
+        assert ask_step(service, "model", ROWS[:20].tolist()).json == {"predictions": model.predict(ROWS[:20]).tolist()}
+        assert ask_step(service, "before", [1]).json == {"predictions": [{"data": 1, "at": 7}]}
+        assert ask_step(service, "after", [1]).json["error"].startswith("data[0]: step 'after' failed: TypeError")
+        unknown = ask_step(service, "nobody", [1])
+        assert (unknown.status, unknown.json) == (
+            404,
+            {"error": "this unit has no step 'nobody', only before, model, after"},
+        )
