@@ -9,7 +9,6 @@ from packer_lib.errors import DeployFailed, MLPackerError
 from packer_lib.hosts import Host
 from packer_lib.hosts.home import must
 from packer_lib.hosts.layout import Layout
-from packer_lib.hosts.local import LocalHost
 from packer_lib.images import names
 from packer_lib.release import audit, fleets, prune, records, scene, switch
 from packer_lib.release.fleets import Machines
@@ -32,7 +31,8 @@ def undeploy(
         hosts = [host for host in found.values() if not isinstance(host, MLPackerError)]
         with scene.locked_hosts(hosts, pipeline, "undeploy", progress):
             units = [unit for host in hosts for unit in _clear(host, pipeline, progress)]
-            _forget_images(pipeline, settings)
+            for host in hosts:
+                _forget_images(host, pipeline)
             silent = {machine: error for machine, error in found.items() if isinstance(error, MLPackerError)}
             _forget(pipeline, settings, {machine for machine in silent if machine})
     if silent:
@@ -77,9 +77,8 @@ def _forget(pipeline: str, settings: Settings, left: set[str]) -> None:
         kept.forget(pipeline, settings)
 
 
-def _forget_images(pipeline: str, settings: Settings) -> None:
-    """Of the engine here, which built them, wherever they were deployed to, and whether or not they ever went live."""
-    here = LocalHost(settings)
-    found = here.run(commands.images_of(here.docker, f"{names.PIPELINE}={pipeline}"), timeout=60)
+def _forget_images(host: Host, pipeline: str) -> None:
+    """Of the engine there, whether or not they ever went live: this one built them, others got them."""
+    found = host.run(commands.images_of(host.docker, f"{names.PIPELINE}={pipeline}"), timeout=60)
     for image in dict.fromkeys(found.out.split() if found.ok else ()):
-        images.remove(here, image)
+        images.remove(host, image)

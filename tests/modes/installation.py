@@ -8,7 +8,7 @@ import os
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,11 +30,16 @@ GONE_WITHIN = 300.0
 
 @dataclass
 class Installation:
-    """`home` is MLPacker's own on this machine; `running` the Airflow over `running.airflow.pipelines`."""
+    """`home` is MLPacker's own on this machine; `running` the Airflow over `running.airflow.pipelines`; `former` what
+    others had left on the machines before."""
 
     running: Running
     home: Path
     topics: Topics
+    former: dict[str, list[str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.former = self.left("", {})
 
     @property
     def pipelines(self) -> Path:
@@ -89,7 +94,10 @@ class Installation:
         """What there is of a pipeline whose units were these, by machine; nothing is an empty dict."""
         releases = {unit["release"] for unit in units.values()}
         found = {name: left(place, pipeline, releases) for name, place in self._places().items()}
-        return {name: lines for name, lines in found.items() if lines}
+        return {name: new for name, lines in found.items() if (new := self._new(name, lines))}
+
+    def _new(self, machine: str, lines: list[str]) -> list[str]:
+        return [line for line in lines if line not in self.former.get(machine, ())]
 
     def _places(self) -> dict[str, Place]:
         """This machine's engine and the lab may be others' too; our home here is not."""
