@@ -1,10 +1,9 @@
-"""Sites, and the table that the run ends with."""
+"""Sites, which tests share, and the table that the run ends with."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from pathlib import Path
 
 import pytest
 
@@ -12,16 +11,36 @@ from tests.faults.site import Site, site
 from tests.faults.table import TABLE
 from tests.lab import lab
 
+Places = Callable[..., Site]
+
+
+@pytest.fixture(scope="session")
+def sites(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Places]:
+    made: dict[object, Site] = {}
+    with ExitStack() as stack:
+
+        def place(*machines: str, containerized: bool = True, alone: bool = False) -> Site:
+            name = f"faults-{len(made) + 1}"
+            key = name if alone else (machines, containerized)
+            if key not in made:
+                folder = tmp_path_factory.mktemp(name)
+                made[key] = stack.enter_context(site(folder, name, machines, containerized=containerized))
+            return made[key]
+
+        yield place
+
 
 @pytest.fixture
-def place(tmp_path: Path) -> Iterator[Callable[..., Site]]:
-    """`place(id, *machines, containerized=…, registry=…)`: a site that is undeployed in the end."""
+def place(sites: Places) -> Iterator[Places]:
+    """`place(*machines, containerized=…)`: a site, the same one for the same words unless it is to be `alone`.
+
+    Whatever a test did to it, its next version goes live: that is what is tested here.
+    """
     for machine in lab.machines():
         machine.restore()  # of a run that was killed in the middle of a fault
-    with ExitStack() as stack:
-        yield lambda name, *machines, **how: stack.enter_context(site(tmp_path, name, machines, **how))
-        for machine in lab.machines():
-            machine.restore()
+    yield sites
+    for machine in lab.machines():
+        machine.restore()
 
 
 @pytest.hookimpl(trylast=True)

@@ -57,22 +57,20 @@ class Site:
     here: Here
     machines: tuple[str, ...] = ()
     containerized: bool = True
-    registry: bool = False
 
     @property
     def steps(self) -> tuple[str, ...]:
         return STEPS[: max(1, len(self.machines))]
 
-    def write(self, factor: int, trouble: str = "", weight: int = 0) -> None:
+    def write(self, factor: int, trouble: str = "", weight: int = 0, registry: bool = False) -> None:
         """The next version; `trouble` is in the last step, and `weight` bytes that no compression makes smaller."""
         for step in self.steps:
             bad = TROUBLE[trouble] if step == self.steps[-1] else ""
             self.here.write(f"{step}/main.py", LIVE + bad + HANDLER.format(factor=factor))
-        if weight:
-            self.here.write(f"{self.steps[-1]}/weight.bin", _noise(factor, weight))
-        self.here.write("p.json", json.dumps(self.document(), indent=2))
+        self.here.write(f"{self.steps[-1]}/weight.bin", _noise(factor, weight))
+        self.here.write("p.json", json.dumps(self.document(registry), indent=2))
 
-    def document(self) -> dict[str, Any]:
+    def document(self, registry: bool) -> dict[str, Any]:
         infra = {"infra": lab.padl_infra(**{f"m{i}": name for i, name in enumerate(self.machines, 1)})}
         return {
             "version": "1.1",
@@ -80,7 +78,7 @@ class Site:
             "containerized": self.containerized,
             "package-mode": "api",
             "deploy-mode": "remote" if self.machines else "local",
-            **({} if self.registry else {"registry": "none"}),
+            **({} if registry else {"registry": "none"}),
             "pipeline": {step: self._step(number, step) for number, step in enumerate(self.steps)},
             **(infra if self.machines else {}),
         }
@@ -105,8 +103,7 @@ class Site:
     def env(self, changes: dict[str, str]) -> dict[str, str]:
         # a release that is not ready in 60 s will not be; nobody's death is waited for, where a test does not need it
         quick = {"MLPACKER__DEPLOY__READY_TIMEOUT": "60", "MLPACKER__DEPLOY__WATCH_SECONDS": "1"}
-        registry = lab.registry_env() if self.registry else {}
-        return {**lab.settings_env(), **quick, **registry, **changes}
+        return {**lab.settings_env(), **lab.registry_env(), **quick, **changes}
 
     def mlpacker(self, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
         return self.here.mlpacker(*words, **self.env(env))
@@ -175,12 +172,9 @@ class Site:
 
 
 @contextmanager
-def site(
-    folder: Path, name: str, machines: Sequence[str] = (), *, containerized: bool = True, registry: bool = False
-) -> Iterator[Site]:
+def site(folder: Path, name: str, machines: Sequence[str] = (), *, containerized: bool = True) -> Iterator[Site]:
     """A pipeline with a home of its own, which is undeployed in the end."""
-    made = Site(name, Here(folder, folder / "home"), tuple(machines), containerized, registry)
-    made.write(1)
+    made = Site(name, Here(folder, folder / "home"), tuple(machines), containerized)
     try:
         yield made
     finally:

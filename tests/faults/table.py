@@ -25,8 +25,17 @@ class Row:
     where: str
     sent: int
     lost: int
-    slowest: float
+    slowest: str
     outcome: str
+
+    def __str__(self) -> str:
+        return f"| {self.fault} | {self.where} | {self.sent} | {self.lost} | {self.slowest} | {self.outcome} |"
+
+
+def parse(line: str) -> Row:
+    """A row of the page, as it was written there."""
+    fault, where, sent, lost, slowest, outcome = (cell.strip() for cell in line.strip("|\n").split("|"))
+    return Row(fault, where, int(sent), int(lost), slowest, outcome)
 
 
 @dataclass
@@ -34,14 +43,21 @@ class Table:
     rows: list[Row] = field(default_factory=list)
 
     def add(self, fault: str, where: str, account: Account, outcome: str) -> None:
-        self.rows.append(Row(fault, where, account.sent, account.lost, account.slowest, outcome))
+        slowest = f"{account.slowest * 1000:.0f} ms"
+        self.rows.append(Row(fault, where, account.sent, account.lost, slowest, outcome))
 
     def __str__(self) -> str:
-        lines = ["| fault | where | sent | lost | slowest answer | what follows |", "|---|---|--:|--:|--:|---|"]
-        for row in self.rows:
-            cells = (row.fault, row.where, f"{row.sent}", f"{row.lost}", f"{row.slowest * 1000:.0f} ms", row.outcome)
-            lines.append(f"| {' | '.join(cells)} |")
-        return "\n".join(lines) + "\n"
+        head = "| fault | where | sent | lost | slowest answer | what follows |\n|---|---|--:|--:|--:|---|\n"
+        return head + "".join(f"{row}\n" for row in self.rows)
+
+    def join(self) -> None:
+        """The page's other rows, for a run that did some of the faults."""
+        mine = {(row.fault, row.where): row for row in self.rows}
+        lines = PAGE.read_text(encoding="utf-8").splitlines() if PAGE.exists() else []
+        former = {
+            (row.fault, row.where): row for row in map(parse, [line for line in lines if line.startswith("| ")][1:])
+        }
+        self.rows = list({**former, **mine}.values())
 
     def write(self) -> None:
         sent, lost = sum(row.sent for row in self.rows), sum(row.lost for row in self.rows)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.faults.extent import ALL
 from tests.faults.site import Site
 from tests.faults.table import TABLE
 from tests.faults.users import asking
@@ -19,7 +20,7 @@ HEAVY = 60_000_000  # bytes: the upload takes long enough to be seen
 
 
 def test_machine_2_of_3_cannot_be_reached(place: Callable[..., Site]) -> None:
-    site = place("faults-three", *MACHINES)
+    site = place(*MACHINES)
     endpoint = site.live(2)
     before = site.processes()
     site.write(3)
@@ -35,8 +36,9 @@ def test_machine_2_of_3_cannot_be_reached(place: Callable[..., Site]) -> None:
     assert site.processes() == before
 
 
+@pytest.mark.skipif(not ALL, reason="done by make faults")
 def test_machine_2_of_3_goes_away_while_the_new_release_is_watched(place: Callable[..., Site]) -> None:
-    site, machine = place("faults-three", *MACHINES), lab.machine("cloud_1")
+    site, machine = place(*MACHINES), lab.machine("cloud_1")
     endpoint = site.live(2)
     site.write(3)
     with asking(endpoint, [7]) as users:
@@ -58,10 +60,10 @@ def test_machine_2_of_3_goes_away_while_the_new_release_is_watched(place: Callab
 
 @pytest.mark.parametrize("moment", ["upload", "command"])
 def test_ssh_is_cut(place: Callable[..., Site], moment: str) -> None:
-    site, machine = place("faults-cut", "cloud_2"), lab.machine("cloud_2")
+    site, machine = place("edge_node"), lab.machine("edge_node")
     endpoint = site.live(2)
     site.write(3, weight=HEAVY if moment == "upload" else 0)
-    seen = (lambda: _uploading(machine)) if moment == "upload" else (lambda: _twins(site, "cloud_2"))
+    seen = (lambda: _uploading(machine)) if moment == "upload" else (lambda: _twins(site, "edge_node"))
     with asking(endpoint, [7]) as users:
         process = site.start(MLPACKER__DEPLOY__WATCH_SECONDS="5")
         wait_for(lambda: seen() or process.poll() is not None, 240, moment)
@@ -69,12 +71,12 @@ def test_ssh_is_cut(place: Callable[..., Site], moment: str) -> None:
         machine.hang_up()
         _, said = process.communicate(timeout=400)
         again = site.deploy()
-    TABLE.add(f"SSH is cut in {moment}", "container, cloud_2", users, f"exit {process.returncode}, then again: 0")
+    TABLE.add(f"SSH is cut in {moment}", "container, edge_node", users, f"exit {process.returncode}, then again: 0")
     assert process.returncode in (0, 7), said
     assert again.returncode == 0, again.stderr
     assert users.lost == 0, users
     assert users.all_among(site.answer(2), site.answer(3)), users
-    assert len(site.processes()["cloud_2"]) == 2, site.processes()
+    assert len(site.processes()["edge_node"]) == 2, site.processes()
     assert site.locks() == []
     assert (
         machine.exec("sh", "-c", "ls -A /home/vagrant/.mlpacker | grep -e '^.put-' -e '^.docker-'", check=False) == ""
@@ -82,7 +84,7 @@ def test_ssh_is_cut(place: Callable[..., Site], moment: str) -> None:
 
 
 def _uploading(machine: lab.Machine) -> bool:
-    return bool(machine.exec("pgrep", "-f", "docker[ ]load", check=False))
+    return bool(machine.exec("pgrep", "-f", "docker image[ ]load", check=False))
 
 
 def _twins(site: Site, machine: str) -> bool:
@@ -92,11 +94,11 @@ def _twins(site: Site, machine: str) -> bool:
 
 def test_a_deploy_that_waits_for_the_lock_is_told_who_has_it(place: Callable[..., Site]) -> None:
     """R20: of two releases at once one proceeds, and the other ends with 75 and the holder's name."""
-    site = place("faults-two", "edge_node")
+    site = place("edge_node")
     endpoint = site.live(2)
     site.write(3)
     with asking(endpoint, [7]) as users:
-        first: subprocess.Popen[str] = site.start(MLPACKER__DEPLOY__WATCH_SECONDS="8")
+        first: subprocess.Popen[str] = site.start()
         wait_for(site.locks, 120, "the lock")
         second = site.deploy()
         _, said = first.communicate(timeout=400)
