@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,14 +11,13 @@ from threading import Event, Thread
 from packer_lib import commands
 from packer_lib.bundle import Bundle
 from packer_lib.errors import BuildFailed
-from packer_lib.hosts import Host, Result
+from packer_lib.hosts import Host, Result, environments
 from packer_lib.hosts.equip import equip, uv_environment
 from packer_lib.hosts.home import clean_environment, must, prepare
 from packer_lib.hosts.layout import Layout
 from packer_lib.hosts.lock import hold
 from packer_lib.settings import Settings
 
-INSTALL_WITHIN = 1800.0
 CHECK_WITHIN = 300.0
 WAIT_FOR_OTHER = 1800.0
 TELL_EVERY = 15.0
@@ -67,26 +65,10 @@ def environment(host: Host, bundle: Bundle, settings: Settings, progress: Progre
 
 
 def _install(host: Host, lock: str, place: str, env: Mapping[str, str], progress: Progress) -> None:
-    """Built aside and renamed: a folder with the right name is always complete. Aside is a name of its own each time:
-    uv may outlive a task that was killed, and go on where it was."""
-    aside = f"{place}.building-{uuid.uuid4().hex}"
-    host.run(commands.remove_below(f"{host.home}/envs", f"{place.rpartition('/')[2]}.building*"))
-    host.run(commands.remove(place))
-    try:
-        made = host.run(commands.make_environment(host.uv, host.python, aside), env=env, timeout=INSTALL_WITHIN)
-        _must(made, "no environment")
-        with telling(progress, "installing what the unit needs (once for these requirements)"):
-            argv = commands.fill_environment(host.uv, f"{aside}/bin/python", lock)
-            filled = host.run(argv, env=env, timeout=INSTALL_WITHIN)
-        _must(filled, "the requirements cannot be installed")
-        _must(host.run(commands.rename(aside, place)), "the environment cannot be put in its place")
-    finally:
-        host.run(commands.remove(aside))
-
-
-def _must(result: Result, what: str) -> None:
-    if not result.ok:
-        raise BuildFailed(f"{what}: {result.tail(8)}", _hint(result.tail(20)))
+    with telling(progress, "installing what the unit needs (once for these requirements)"):
+        failed, result = environments.make(host, place, host.python, lock, env)
+    if failed:
+        raise BuildFailed(f"{failed}: {result.tail(8)}", _hint(result.tail(20)))
 
 
 def _hint(said: str) -> str:

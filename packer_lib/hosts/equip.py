@@ -15,14 +15,13 @@ from pathlib import Path
 
 from packer_lib import commands
 from packer_lib.errors import DeployFailed
-from packer_lib.hosts import Host, Result
+from packer_lib.hosts import Host, environments
 from packer_lib.hosts.home import clean_environment, must, prepare
 from packer_lib.hosts.layout import Layout
 from packer_lib.hosts.lock import hold
 from packer_lib.settings import Settings
 
 LOCK = Path(__file__).with_name("tools.lock")
-INSTALL_WITHIN = 600.0
 WAIT_FOR_OTHER = 900.0
 
 Progress = Callable[[str], None]
@@ -135,20 +134,11 @@ def _is_there(host: Host, place: str, link: str) -> bool:
 
 
 def _install(host: Host, place: str, settings: Settings) -> None:
-    aside, env = f"{place}.building", uv_environment(host, settings)
     lock = f"{place}.lock"
     host.put(LOCK, lock, 0o600)
-    host.run(commands.remove(aside, place))
-    made = host.run(commands.make_environment(host.uv, "python3", aside), env=env, timeout=INSTALL_WITHIN)
-    _must(host, made, "no environment can be made")
-    filled = host.run(commands.fill_environment(host.uv, f"{aside}/bin/python", lock), env=env, timeout=INSTALL_WITHIN)
-    _must(host, filled, "supervisor cannot be installed")
-    must(host, commands.rename(aside, place))
-
-
-def _must(host: Host, result: Result, what: str) -> None:
-    if not result.ok:
+    failed, result = environments.make(host, place, "python3", lock, uv_environment(host, settings))
+    if failed:
         raise DeployFailed(
-            f"on {host.name}: {what}: {result.tail(6)}",
+            f"supervisor on {host.name}: {failed}: {result.tail(6)}",
             "can it reach the package index? MLPACKER__BUILD__INDEX_URL and __CA_BUNDLE are honoured there",
         )

@@ -9,7 +9,6 @@ remembered: labels say what a container is.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -20,7 +19,7 @@ from packer_lib.hosts.layout import Layout
 from packer_lib.images import failures, names, words
 from packer_lib.images.client import docker, env_lines, inspected
 from packer_lib.images.remove import sweep
-from packer_lib.release.forms import Launch, parse_launch
+from packer_lib.release.forms import Launch, door_answer, parse_launch
 from packer_lib.release.model import Release
 from packer_lib.release.state import State
 
@@ -104,12 +103,7 @@ class Container:
             asked = (*asked, f"{SWITCH_WITHIN:g}")
         name = names.door(release.pipeline, release.unit)
         argv = (PYTHON, *DOOR_PROGRAM, "ask", names.DOOR_FOLDER, *asked)
-        said = docker(host, words.execute(host.docker, name, argv), timeout=SWITCH_WITHIN + CREATE_WITHIN)
-        try:
-            answer: dict[str, Any] = json.loads(said.out)
-        except ValueError:
-            return {"error": said.tail(3) or "no answer"}
-        return answer
+        return door_answer(docker(host, words.execute(host.docker, name, argv), timeout=SWITCH_WITHIN + CREATE_WITHIN))
 
     def close_door(self, host: Host, pipeline: str, unit: str) -> None:
         _remove(host, names.door(pipeline, unit))

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
-from packer_lib.hosts import Host
+from packer_lib.hosts import Host, Result
 from packer_lib.plan import Plan
 from packer_lib.release.model import FormName, Release
 from packer_lib.release.state import State
@@ -51,6 +51,15 @@ def parse_launch(text: str) -> Launch:
             "ports": tuple(data.get("ports", ())),
         }
     )
+
+
+def door_answer(said: Result) -> dict[str, Any]:
+    """What a door answered; what was said instead, as its error."""
+    try:
+        answer: dict[str, Any] = json.loads(said.out)
+    except ValueError:
+        return {"error": said.tail(3) or "no answer"}
+    return answer
 
 
 class Form(Protocol):

@@ -8,7 +8,6 @@ public port to the release that is current.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from packer_lib.hosts import Host, boot
 from packer_lib.hosts.home import clean_environment, must, put_text
 from packer_lib.hosts.layout import DOOR, Layout, program
 from packer_lib.release import supervisor
-from packer_lib.release.forms import Launch
+from packer_lib.release.forms import Launch, door_answer
 from packer_lib.release.model import Release
 from packer_lib.release.state import State
 
@@ -71,12 +70,7 @@ class Native:
             words = (*words, str(SWITCH_WITHIN))
         folder = layout.door(release.pipeline, release.unit, host.uid)
         argv = commands.door(host.python, layout.door_program, "ask", folder, *words)
-        said = host.run(argv, env=clean_environment(host), timeout=SWITCH_WITHIN + OPEN_WITHIN)
-        try:
-            answer: dict[str, Any] = json.loads(said.out)
-        except ValueError:
-            return {"error": said.tail(3) or "no answer"}
-        return answer
+        return door_answer(host.run(argv, env=clean_environment(host), timeout=SWITCH_WITHIN + OPEN_WITHIN))
 
     def close_door(self, host: Host, pipeline: str, unit: str) -> None:
         layout = Layout(host.home)

@@ -8,9 +8,8 @@ from collections.abc import Callable
 import pytest
 
 from tests.faults.extent import ALL
+from tests.faults.failing import fails
 from tests.faults.site import Site
-from tests.faults.table import TABLE
-from tests.faults.users import asking
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.timeout(900)]
 PLACES = {
@@ -26,16 +25,8 @@ FEW = [("container, edge_node", "crashes"), *(("process, this machine", trouble)
 def test_the_release_before_answers_every_request(place: Callable[..., Site], where: str, trouble: str) -> None:
     how = dict(PLACES[where])
     site = place(*how.pop("machines"), **how)  # type: ignore[misc]
-    endpoint = site.live(2)
-    before, kept = site.processes(), site.left()
+    site.live(2)
     site.write(3, trouble)
-    watch = "12" if trouble.startswith("dies") else "1"
-    with asking(endpoint, [7]) as users:
-        done = site.deploy(MLPACKER__DEPLOY__WATCH_SECONDS=watch, MLPACKER__DEPLOY__READY_TIMEOUT="10")
-    TABLE.add(f"the new release {trouble}", where, users, f"exit {done.returncode}, the former one stays")
-    assert done.returncode == 7, done.stderr
-    assert SAYS[trouble] in done.stderr
-    assert users.lost == 0, users
-    assert users.all_among(site.answer(2)), users
-    assert site.processes() == before
-    assert site.left() == kept
+    patience = {"MLPACKER__DEPLOY__WATCH_SECONDS": "12" if trouble.startswith("dies") else "1"}
+    patience["MLPACKER__DEPLOY__READY_TIMEOUT"] = "10"
+    fails(site, f"the new release {trouble}", where, code=7, says=(SAYS[trouble],), **patience)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.faults.extent import ALL
+from tests.faults.failing import fails
 from tests.faults.site import Site
 from tests.faults.table import TABLE
 from tests.faults.users import asking
@@ -20,20 +21,11 @@ HEAVY = 60_000_000  # bytes: the upload takes long enough to be seen
 
 
 def test_machine_2_of_3_cannot_be_reached(place: Callable[..., Site]) -> None:
-    site = place(*MACHINES)
-    endpoint = site.live(2)
-    before = site.processes()
+    site, gone = place(*MACHINES), lab.machine("cloud_1").cut_off(ssh_only=True)
+    site.live(2)
     site.write(3)
-    with asking(endpoint, [7]) as users, lab.machine("cloud_1").cut_off(ssh_only=True):
-        done = site.deploy()
-    TABLE.add(
-        "machine 2 of 3 unreachable from the start", "3 machines", users, f"exit {done.returncode}, all as before"
-    )
-    assert done.returncode == 7, done.stderr
-    assert "cloud_1" in done.stderr
-    assert users.lost == 0, users
-    assert users.all_among(site.answer(2)), users
-    assert site.processes() == before
+    what = "machine 2 of 3 unreachable from the start"
+    fails(site, what, "container, 3 machines", code=7, says=("cloud_1",), during=gone)
 
 
 @pytest.mark.skipif(not ALL, reason="done by make faults")
@@ -48,7 +40,10 @@ def test_machine_2_of_3_goes_away_while_the_new_release_is_watched(place: Callab
             _, said = process.communicate(timeout=400)
         again = site.deploy()
     TABLE.add(
-        "machine 2 of 3 goes away before the switch", "3 machines", users, f"exit {process.returncode}, then again: 0"
+        "machine 2 of 3 goes away before the switch",
+        "container, 3 machines",
+        users,
+        f"exit {process.returncode}, then again: 0",
     )
     assert process.returncode in (7, 8), said
     assert "cloud_1" in said

@@ -11,9 +11,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from tests.faults.extent import ALL
+from tests.faults.failing import fails
 from tests.faults.site import Site
-from tests.faults.table import TABLE
-from tests.faults.users import asking
 from tests.lab import lab
 from tests.support import wait_for
 
@@ -52,40 +51,29 @@ def refusing(status: int, delay: float = 0.0) -> Iterator[str]:
 @pytest.mark.parametrize(("status", "delay"), [(500, 0.0), (401, 0.0), (503, 3.0)], ids=["500", "401", "slow 503"])
 def test_the_registry_refuses_a_push(place: Callable[..., Site], status: int, delay: float) -> None:
     site = place("edge_node")
-    endpoint = site.live(2)
-    before, kept = site.processes(), site.left()
+    site.live(2)
     site.write(3, registry=True)
-    with asking(endpoint, [7]) as users, refusing(status, delay) as name:
-        done = site.deploy(MLPACKER__REGISTRY__HOST=name)
-    how = f"the registry answers a push with {status}{' after 3 s' if delay else ''}"
-    TABLE.add(how, "container, edge_node", users, f"exit {done.returncode}, nothing was changed")
-    assert done.returncode == 6, done.stderr
-    assert name in done.stderr
-    assert users.lost == 0, users
-    assert site.processes() == before
-    assert site.left() == kept
+    what = f"the registry answers a push with {status}{' after 3 s' if delay else ''}"
+    with refusing(status, delay) as name:
+        fails(site, what, "container, edge_node", code=6, says=(name,), MLPACKER__REGISTRY__HOST=name)
 
 
 def test_a_machine_cannot_reach_the_registry(place: Callable[..., Site]) -> None:
-    site, machine = place("edge_node", "cloud_1", "cloud_2"), lab.machine("cloud_1")
-    endpoint = site.live(2)
-    before, kept = site.processes(), site.left()
+    site = place("edge_node", "cloud_1", "cloud_2")
+    site.live(2)
     site.write(3, registry=True)
+    what = "machine 2 of 3 cannot pull from the registry"
+    fails(site, what, "container, 3 machines", code=7, says=("cloud_1",), during=no_registry(lab.machine("cloud_1")))
+
+
+@contextmanager
+def no_registry(machine: lab.Machine) -> Iterator[None]:
     rule = ("OUTPUT", "-d", "10.213.0.21", "-p", "tcp", "-j", "REJECT", "--reject-with", "tcp-reset")
     machine.exec("iptables", "-I", *rule)
     try:
-        with asking(endpoint, [7]) as users:
-            done = site.deploy()
+        yield
     finally:
         machine.exec("iptables", "-D", *rule)
-    TABLE.add(
-        "machine 2 of 3 cannot pull from the registry", "3 machines", users, f"exit {done.returncode}, all as before"
-    )
-    assert done.returncode == 7, done.stderr
-    assert "cloud_1" in done.stderr
-    assert users.lost == 0, users
-    assert site.processes() == before
-    assert site.left() == kept
 
 
 @contextmanager
@@ -111,21 +99,21 @@ def test_the_disk_of_a_machine_is_full(place: Callable[..., Site]) -> None:
     """Its engine has room for one release, and not for another that weighs 200 MB."""
     machine = lab.machine("cloud_2")
     with own_engine(machine):
-        site = place("cloud_2", alone=True)
-        endpoint = site.live(2)
-        fill(machine, ENGINE)
-        before, kept = site.processes(), site.left()
-        site.write(3, weight=BIG)
-        with asking(endpoint, [7]) as users:
-            done = site.deploy()
-        TABLE.add("the disk of the machine's engine is full", "container, cloud_2", users, f"exit {done.returncode}")
-        assert done.returncode == 7, done.stderr
-        assert "space" in done.stderr
-        assert "cloud_2" in done.stderr
-        assert users.lost == 0, users
-        assert site.processes() == before
-        assert site.left() == kept
-        site.mlpacker("undeploy", site.id)
+        _does_not_fit(place("cloud_2", alone=True), machine, ENGINE, "container, cloud_2")
+
+
+def test_the_home_on_a_machine_is_full(place: Callable[..., Site]) -> None:
+    machine = lab.machine("bare")
+    with own_disk(machine, HOME, "vagrant"):
+        _does_not_fit(place("bare", containerized=False, alone=True), machine, HOME, "process, bare")
+
+
+def _does_not_fit(site: Site, machine: lab.Machine, disk: str, where: str) -> None:
+    site.live(2)
+    fill(machine, disk)
+    site.write(3, weight=BIG)
+    fails(site, f"no room at {disk}", where, code=7, says=("space", machine.hostname))
+    site.mlpacker("undeploy", site.id)
 
 
 @contextmanager
@@ -146,23 +134,3 @@ def _engine(machine: lab.Machine, root: str) -> None:
     command = f"dockerd --mtu $LAB_MTU --insecure-registry $LAB_SUBNET --data-root {root} >> /var/log/dockerd.log 2>&1"
     machine.exec("sh", "-c", f"setsid {command} </dev/null &")
     wait_for(lambda: machine.exec("docker", "info", "-f", "{{.ID}}", check=False), 60, "the engine")
-
-
-def test_the_home_on_a_machine_is_full(place: Callable[..., Site]) -> None:
-    machine = lab.machine("bare")
-    with own_disk(machine, HOME, "vagrant"):
-        site = place("bare", containerized=False, alone=True)
-        endpoint = site.live(2)
-        fill(machine, HOME)
-        before, kept = site.processes(), site.left()
-        site.write(3, weight=BIG)
-        with asking(endpoint, [7]) as users:
-            done = site.deploy()
-        TABLE.add("the disk of the machine is full", "process, bare", users, f"exit {done.returncode}")
-        assert done.returncode == 7, done.stderr
-        assert "space" in done.stderr
-        assert "bare" in done.stderr
-        assert users.lost == 0, users
-        assert site.processes() == before
-        assert site.left() == kept
-        site.mlpacker("undeploy", site.id)

@@ -86,7 +86,7 @@ def test_a_unit_has_its_own_environment_and_nothing_of_the_deployer(
 @pytest.mark.parametrize(
     ("told", "says"),
     [
-        ({"factor": 3}, "the golden request of step failed: at [0]: expected 42, got 63"),
+        ({"factor": 3}, "the golden request of double failed: at [0]: expected 42, got 63"),
         ({"crash": True}, "its process does not stay up"),
         (
             {"waits": "cannot reach mqtt broker localhost:1883"},
