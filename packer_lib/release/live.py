@@ -228,8 +228,9 @@ def _tidy(course: Course, place: Place, live: Sequence[Release]) -> None:
 
 
 def _require_switched(found: Scene, release: Release) -> None:
-    """Between the stages of a failed run that somebody continues, another release may have come back."""
-    if not switch.is_live(found.host(release), release):
+    """Between the stages of a failed run that somebody continues, another release may have come back. One that crashes
+    is still the one: why it does is found out, and everything put back, by asking it."""
+    if not switch.has_taken_over(found.host(release), release):
         name = program(release.pipeline, release.unit)
         raise DeployFailed(f"{name}: {release.id} is not what runs (any more)", "deploy again from the start")
 

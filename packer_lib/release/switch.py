@@ -8,14 +8,25 @@ from packer_lib.hosts.layout import program
 from packer_lib.release import records
 from packer_lib.release.forms import form_of, named
 from packer_lib.release.model import FormName, Release
+from packer_lib.release.state import State
 
 
 def is_live(host: Host, release: Release) -> bool:
     """Its process runs, and the unit's public port is its own."""
-    form = form_of(release)
-    if not form.state(host, release.pipeline, release.unit, release.id).alive:
-        return False
-    return not release.has_door or form.door(host, release, "status").get("current") == release.id
+    return _state(host, release).alive and _has_the_door(host, release)
+
+
+def has_taken_over(host: Host, release: Release) -> bool:
+    """It is the one that is to run, whether or not it does."""
+    return _state(host, release).word not in ("UNKNOWN", "STOPPED") and _has_the_door(host, release)
+
+
+def _state(host: Host, release: Release) -> State:
+    return form_of(release).state(host, release.pipeline, release.unit, release.id)
+
+
+def _has_the_door(host: Host, release: Release) -> bool:
+    return not release.has_door or form_of(release).door(host, release, "status").get("current") == release.id
 
 
 def begin(host: Host, release: Release) -> None:

@@ -23,6 +23,7 @@ from packer_lib.hosts.lock import hold
 from packer_lib.padl.model import Queue
 from packer_lib.plan import Plan, Unit
 from packer_lib.release import records
+from packer_lib.release.forms import form_of
 from tests.support import free_port, wait_for
 from tests.tiny import Tiny, is_gone, tiny
 
@@ -230,6 +231,22 @@ def test_an_answer_of_somebody_else_is_no_answer(here: Tiny, tmp_path: Path, mon
         release.switch_all({None: LocalHost(other.settings)}, plan, [staged], other.settings, print)
     assert here.ask(1) == 2
     other.undeploy()
+
+
+def test_a_release_that_dies_after_the_switch_is_taken_back(here: Tiny) -> None:
+    plan, fleet = here.plan(port=free_port()), {None: LocalHost(here.settings)}
+    here.deploy(plan)
+    former = here.unit()["release"]
+    here.told["double"] = {"factor": 2, "number": 2}
+    staged = _staged(here, plan)
+    release.switch_all(fleet, plan, [staged], here.settings, print)
+    (here.settings.home / "bundles" / staged.bundle / "service.py").unlink()
+    state = form_of(staged).state(fleet[None], staged.pipeline, staged.unit, staged.id)
+    os.kill(state.pid, signal.SIGKILL)
+    with pytest.raises(DeployFailed, match="its process does not stay up"):
+        release.verify_all(fleet, plan, [staged], here.settings, print)
+    assert here.unit()["release"] == former
+    assert here.ask(1) == 2
 
 
 def test_undeploy_leaves_nothing(here: Tiny) -> None:
