@@ -21,12 +21,13 @@ def preflight(fleet: Machines, plan: Plan, settings: Settings, progress: Progres
     machines = {unit.machine for unit in plan.units}
     if machines == {None} and not plan.containerized:
         return
+    called: dict[str | None, str] = {
+        None: "this machine",
+        **{one.id: f"{one.id} ({one.hostname})" for one in plan.machines},
+    }
     found: list[tuple[str, str, str]] = []
     for machine in ordered({*machines, *({None} if plan.containerized else ())}):
-        found += [
-            (machine or "this machine", one.what, one.remedy)
-            for one in _lacks(fleet, plan, machine, settings, progress)
-        ]
+        found += [(called[machine], one.what, one.remedy) for one in _lacks(fleet, plan, machine, settings, progress)]
     if found:
         lines = "\n".join(f"  {name}: {what}" for name, what, _ in found)
         raise DeployFailed(

@@ -51,9 +51,9 @@ class Calls:
     def counted(self, method: Callable[..., Any], host: Any, what: Any, *rest: Any, **named: Any) -> Any:
         with self.writing:
             mine = next(self.count) == self.number
-            words = " ".join(map(str, what[:4])) if isinstance(what, tuple | list) else str(rest[0] if rest else what)
+            words = " ".join(map(str, what)) if isinstance(what, tuple | list) else str(rest[0] if rest else what)
             with self.log.open("a") as file:
-                file.write(f"{method.__name__} {host.machine or 'here'}: {words[:160]!r}\n")
+                file.write(f"{method.__name__} {host.machine or 'here'}: {words!r}\n")
         if mine and self.when == "before":
             die()
         if mine and self.when == "during":

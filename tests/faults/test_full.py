@@ -17,13 +17,14 @@ from tests.lab import lab
 from tests.support import wait_for
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.timeout(900)]
-BIG = 200_000_000
+BIG = 60_000_000  # bytes; less than what a code step may weigh
 ENGINE, HOME = "/srv/engine", "/home/vagrant/.mlpacker"
 
 
 @contextmanager
-def refusing(status: int, delay: float = 0.0) -> Iterator[str]:
-    """A registry on this machine that answers everything with `status`; its name."""
+def refusing(machine: lab.Machine, status: int, delay: float = 0.0) -> Iterator[str]:
+    """A registry on this machine that answers everything with `status`; its name. By that name `machine` finds one too,
+    or a release would not begin."""
 
     class Handler(BaseHTTPRequestHandler):
         def answer(self) -> None:
@@ -41,9 +42,13 @@ def refusing(status: int, delay: float = 0.0) -> Iterator[str]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
+    port = server.server_address[1]
+    listen = f"setsid python3 -m http.server --bind 127.0.0.1 {port} >/dev/null 2>&1 </dev/null & echo $!"
+    there = machine.exec("sh", "-c", listen).strip()
     try:
-        yield f"127.0.0.1:{server.server_address[1]}"
+        yield f"127.0.0.1:{port}"
     finally:
+        machine.exec("kill", there)
         server.shutdown()
         server.server_close()
 
@@ -54,33 +59,51 @@ def test_the_registry_refuses_a_push(place: Callable[..., Site], status: int, de
     site.live(2)
     site.write(3, registry=True)
     what = f"the registry answers a push with {status}{' after 3 s' if delay else ''}"
-    with refusing(status, delay) as name:
+    with refusing(lab.machine("edge_node"), status, delay) as name:
         fails(site, what, "container, edge_node", code=6, says=(name,), MLPACKER__REGISTRY__HOST=name)
 
 
-def test_a_machine_cannot_reach_the_registry(place: Callable[..., Site]) -> None:
-    site = place("edge_node", "cloud_1", "cloud_2")
+@pytest.mark.parametrize("when", ["from the start", "once it has begun"])
+def test_a_machine_cannot_reach_the_registry(place: Callable[..., Site], when: str) -> None:
+    site, machine = place("edge_node", "cloud_1", "cloud_2"), lab.machine("cloud_1")
     site.live(2)
     site.write(3, registry=True)
-    what = "machine 2 of 3 cannot pull from the registry"
-    fails(site, what, "container, 3 machines", code=7, says=("cloud_1",), during=no_registry(lab.machine("cloud_1")))
+    what = f"machine 2 of 3 cannot reach the registry, {when}"
+    rule = ("OUTPUT", "-d", "10.213.0.21", "-p", "tcp", "-j", "REJECT", "--reject-with", "tcp-reset")
+    during = changed(site if when != "from the start" else None, lambda: machine.exec("iptables", "-I", *rule))
+    try:
+        fails(site, what, "container, 3 machines", code=7, says=("cloud_1", "registry-1"), during=during)
+    finally:
+        machine.exec("iptables", "-D", *rule)
 
 
 @contextmanager
-def no_registry(machine: lab.Machine) -> Iterator[None]:
-    rule = ("OUTPUT", "-d", "10.213.0.21", "-p", "tcp", "-j", "REJECT", "--reject-with", "tcp-reset")
-    machine.exec("iptables", "-I", *rule)
+def changed(site: Site | None, change: Callable[[], object]) -> Iterator[None]:
+    """`change` is made at once, or as soon as a release of the site holds its locks: it has looked at everything."""
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.is_set():
+            if site is None or site.locks():
+                change()
+                return
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    if site is None:
+        thread.join()
     try:
         yield
     finally:
-        machine.exec("iptables", "-D", *rule)
+        over.set()
+        thread.join()
 
 
 @contextmanager
 def own_disk(machine: lab.Machine, path: str, user: str) -> Iterator[None]:
     """`path` there is an empty disk of its own, of the user's, until the block ends."""
     machine.exec("install", "-d", "-o", user, "-m", "700", path)
-    machine.exec("mount", "-t", "tmpfs", "-o", "size=2g,mode=700", "tmpfs", path)
+    machine.exec("mount", "-t", "tmpfs", "-o", "size=4g,mode=700", "tmpfs", path)
     machine.exec("chown", user, path)
     try:
         yield
@@ -89,31 +112,36 @@ def own_disk(machine: lab.Machine, path: str, user: str) -> Iterator[None]:
 
 
 def fill(machine: lab.Machine, path: str) -> None:
-    """Room for 60 MB more on the disk at `path`."""
+    """Room for 20 MB more on the disk at `path`."""
     used = int(machine.exec("df", "--output=used", "-k", path).split()[-1])
-    machine.exec("mount", "-o", f"remount,size={used + 60_000}k", path)
+    machine.exec("mount", "-o", f"remount,size={used + 20_000}k", path)
 
 
 @pytest.mark.skipif(not ALL, reason="done by make faults")
-def test_the_disk_of_a_machine_is_full(place: Callable[..., Site]) -> None:
-    """Its engine has room for one release, and not for another that weighs 200 MB."""
+def test_the_disk_of_an_engine_becomes_full(place: Callable[..., Site]) -> None:
     machine = lab.machine("cloud_2")
     with own_engine(machine):
-        _does_not_fit(place("cloud_2", alone=True), machine, ENGINE, "container, cloud_2")
+        site = place("cloud_2", alone=True)
+        _does_not_fit(site, machine, ENGINE, "container, cloud_2")
+        site.mlpacker("undeploy", site.id)
 
 
-def test_the_home_on_a_machine_is_full(place: Callable[..., Site]) -> None:
+def test_the_disk_of_a_machine_becomes_full_or_is_full(place: Callable[..., Site]) -> None:
     machine = lab.machine("bare")
     with own_disk(machine, HOME, "vagrant"):
-        _does_not_fit(place("bare", containerized=False, alone=True), machine, HOME, "process, bare")
+        site = place("bare", containerized=False, alone=True)
+        _does_not_fit(site, machine, HOME, "process, bare")
+        fails(site, f"no room at {HOME} from the start", "process, bare", code=7, says=("0.0 GB free", "bare"))
+        site.mlpacker("undeploy", site.id)
 
 
 def _does_not_fit(site: Site, machine: lab.Machine, disk: str, where: str) -> None:
+    """There is room for the release that runs, and while the next one comes no more for that."""
     site.live(2)
-    fill(machine, disk)
     site.write(3, weight=BIG)
-    fails(site, f"no room at {disk}", where, code=7, says=("space", machine.hostname))
-    site.mlpacker("undeploy", site.id)
+    during = changed(site, lambda: fill(machine, disk))
+    what = f"{disk} becomes full"
+    fails(site, what, where, code=7, says=("space", machine.hostname), during=during)
 
 
 @contextmanager
