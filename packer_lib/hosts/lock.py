@@ -69,6 +69,7 @@ def hold(
     """Holds the lock `name`; `Busy` with its owner when somebody else still does after `wait` seconds."""
     path, owner = layout.lock(name), myself(why)
     _take(host, path, owner, time.monotonic() + wait, progress)
+    _sweep(host, path)
     done = threading.Event()
     beat = threading.Thread(target=_beat, args=(host, path, done), daemon=True)
     HELD.add((host.machine, path))
@@ -102,13 +103,27 @@ def _take(host: Host, path: str, owner: Owner, end: float, progress: Progress) -
 
 
 def _try(host: Host, path: str, owner: Owner) -> bool:
-    mine = f"{path}.{uuid.uuid4().hex}"
+    mine = f"{path}.{owner.host}~{owner.pid}~{owner.started}~{uuid.uuid4().hex}"
     must(host, commands.make_folders(mine))
     put_text(host, json.dumps(asdict(owner)), f"{mine}/details")
     if host.run(commands.rename(mine, path)).ok:
         return True
     host.run(commands.remove(mine))
     return False
+
+
+def _sweep(host: Host, path: str) -> None:
+    """What processes of this machine were about to sign when they were killed."""
+    folder, _, name = path.rpartition("/")
+    found = host.run(commands.names(folder)).out.splitlines()
+    dead = [f"{folder}/{one}" for one in found if one.startswith(f"{name}.") and _is_dead(one[len(name) + 1 :])]
+    if dead:
+        host.run(commands.remove(*dead))
+
+
+def _is_dead(attempt: str) -> bool:
+    who, *process = attempt.split("~")
+    return who == socket.gethostname() and len(process) == 3 and start_of(int(process[0])) != process[1]
 
 
 def _holder(host: Host, path: str) -> Owner | None:

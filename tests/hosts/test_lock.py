@@ -46,6 +46,17 @@ def test_an_error_inside_frees_the_lock(tmp_path: Path) -> None:
         pass
 
 
+def test_what_a_dead_process_was_about_to_sign_goes_and_nobody_elses(tmp_path: Path) -> None:
+    layout, here = _layout(tmp_path), socket.gethostname()
+    dead, mine = f"p.{here}~999999999~1~ab", f"p.{here}~{os.getpid()}~{lock.start_of(os.getpid())}~ab"
+    others = ("p.elsewhere~999999999~1~ab", f"p.q.{here}~999999999~1~ab", "p.breaking")
+    for name in (dead, mine, *others):
+        (tmp_path / "locks" / name).mkdir()
+    with lock.hold(LocalHost(HERE), layout, "p", "deploy"):
+        pass
+    assert {path.name for path in (tmp_path / "locks").iterdir()} == {mine, *others}
+
+
 def test_the_lock_of_a_dead_process_is_broken_and_that_is_said(tmp_path: Path) -> None:
     layout, said = _layout(tmp_path), []
     code = (
