@@ -53,20 +53,23 @@ class Topics:
 
 
 def make_topics(server: str, *names: str) -> None:
-    """Kafka topics that are there when this returns."""
-    if not names:
-        return
-    admin = AdminClient({"bootstrap.servers": server})
-    for future in admin.create_topics([NewTopic(name, 1, 1) for name in names]).values():
-        if error := future.exception(60):
-            assert "already exists" in str(error), error
-    wait_for(lambda: set(names) <= set(admin.list_topics(timeout=10).topics), what="the topics")
+    """Kafka topics that are there and empty when this returns."""
+    remove_topics(server, *names)
+    if names:
+        admin = AdminClient({"bootstrap.servers": server})
+        for future in admin.create_topics([NewTopic(name, 1, 1) for name in names]).values():
+            future.result(60)
+        wait_for(lambda: {*names} <= set(admin.list_topics(timeout=10).topics), what="the topics")
 
 
 def remove_topics(server: str, *names: str) -> None:
-    if names:
-        for future in AdminClient({"bootstrap.servers": server}).delete_topics(list(names)).values():
-            future.exception(60)
+    """None of them is there when this returns."""
+    if not names:
+        return
+    admin = AdminClient({"bootstrap.servers": server})
+    for future in admin.delete_topics(list(names)).values():
+        future.exception(60)
+    wait_for(lambda: not {*names} & set(admin.list_topics(timeout=10).topics), what="the topics are gone")
 
 
 def produce(server: str, topic: str, values: Sequence[Any]) -> None:
