@@ -107,15 +107,20 @@ def test_a_dropped_file_is_live_on_a_machine(stack: Stack) -> None:
         assert _there(machine)
     finally:
         (stack.pipelines / f"{ID}.yaml").unlink()
-    wait_for(
-        lambda: not _there(machine), 300, "the pipeline's containers and volumes are gone from the machine", every=1
-    )
+    wait_for(lambda: not _there(machine), 300, "nothing of the pipeline is left", every=1)
 
 
 def _there(machine: lab.Machine) -> str:
-    """The pipeline's containers and volumes on the machine."""
-    containers = machine.exec("docker", "ps", "-aq", "--filter", f"name=mlpacker.{ID}.")
-    return containers + machine.exec("docker", "volume", "ls", "-q", "--filter", f"name=mlpacker.{ID}.")
+    """What there is of the pipeline on the machine: containers, volumes, images, files; and images where it was built."""
+    label = f"label=io.mlpacker.pipeline={ID}"
+    images = ("image", "ls", "--quiet", "--filter", label)
+    asked = (
+        ("docker", "ps", "--all", "--quiet", "--filter", f"name=mlpacker.{ID}."),
+        ("docker", "volume", "ls", "--quiet", "--filter", f"name=mlpacker.{ID}."),
+        ("docker", *images),
+        ("find", f"/home/{machine.user}/.mlpacker", "-name", f"*{ID}*"),
+    )
+    return "\n".join(filter(None, (*(machine.exec(*argv) for argv in asked), docker(*images))))
 
 
 def _connection(stack: Stack, machine: lab.Machine) -> None:
