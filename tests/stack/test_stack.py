@@ -111,7 +111,7 @@ def test_a_dropped_file_is_live_on_a_machine(stack: Stack) -> None:
 
 
 def _there(machine: lab.Machine) -> str:
-    """What there is of the pipeline: containers, volumes, images and files on the machine, images where it was built."""
+    """What there is of the pipeline: containers, volumes, images and files there, and images where it was built."""
     label = f"label=io.mlpacker.pipeline={ID}"
     images = ("image", "ls", "--quiet", "--filter", label)
     asked = (
