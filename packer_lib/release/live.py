@@ -116,6 +116,7 @@ def _side_by_side(course: Course, fresh: Sequence[Release]) -> None:
     found, seconds = course.scene, course.settings.watch_seconds
     for release in fresh:
         switch.begin(found.host(release), release)
+        course.progress(f"{release.unit}: started{_on(release.machine)}, waiting until it is ready")
     for release in fresh:
         see_it_answer(found.host(release), found.plan, release, course.settings, at_the_door=False)
     watched = [release for release in fresh if _replaces(found, release)]

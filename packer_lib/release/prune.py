@@ -24,6 +24,8 @@ def prune(host: Host, pipeline: str, keep: int, also: Collection[str] = ()) -> N
     left = {unit: _worth_keeping(there, unit, keep) for unit in there.units}
     for unit in records.folders(host, pipeline):
         dropped = [release for release in there.of(unit) if release not in left.get(unit, [])]
+        for release in dropped:  # staged only: its container is there, and does not run
+            form_of(release).stop(host, pipeline, unit, release.id)
         # a unit that never answered leaves nothing, so that nobody takes it for deployed
         unwanted = tuple(layout.history(pipeline, unit, release.id) for release in dropped)
         if paths := unwanted if left.get(unit) else layout.of_unit(pipeline, unit):

@@ -16,7 +16,7 @@ from tests.support import ROOT
 
 
 def main(arguments: list[str]) -> int:
-    os.environ["MLPACKER_FAULTS"] = "all"
+    os.environ.setdefault("MLPACKER_FAULTS", "all")
     code = int(pytest.main([str(Path(__file__).parent), "-v", "--timeout", "7200", *arguments]))
     if TABLE.rows:
         if arguments:

@@ -18,6 +18,10 @@ from tests.support import wait_for
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.timeout(900)]
 BIG = 60_000_000  # bytes; less than what a code step may weigh
+ANSWERS = """
+folder=$(mktemp -d); mkdir "$folder/v2"
+setsid python3 -m http.server --bind 127.0.0.1 --directory "$folder" "$1" >/dev/null 2>&1 </dev/null & echo $!
+"""
 ENGINE, HOME = "/srv/engine", "/home/vagrant/.mlpacker"
 
 
@@ -43,8 +47,7 @@ def refusing(machine: lab.Machine, status: int, delay: float = 0.0) -> Iterator[
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     port = server.server_address[1]
-    listen = f"setsid python3 -m http.server --bind 127.0.0.1 {port} >/dev/null 2>&1 </dev/null & echo $!"
-    there = machine.exec("sh", "-c", listen).strip()
+    there = machine.exec("sh", "-c", ANSWERS, "sh", str(port)).strip()
     try:
         yield f"127.0.0.1:{port}"
     finally:
@@ -131,7 +134,7 @@ def test_the_disk_of_a_machine_becomes_full_or_is_full(place: Callable[..., Site
     with own_disk(machine, HOME, "vagrant"):
         site = place("bare", containerized=False, alone=True)
         _does_not_fit(site, machine, HOME, "process, bare")
-        fails(site, f"no room at {HOME} from the start", "process, bare", code=7, says=("0.0 GB free", "bare"))
+        fails(site, "the disk of a home is full from the start", "process, bare", code=7, says=("0.0 GB free", "bare"))
         site.mlpacker("undeploy", site.id)
 
 
@@ -140,7 +143,7 @@ def _does_not_fit(site: Site, machine: lab.Machine, disk: str, where: str) -> No
     site.live(2)
     site.write(3, weight=BIG)
     during = changed(site, lambda: fill(machine, disk))
-    what = f"{disk} becomes full"
+    what = f"the disk of {'an engine' if disk == ENGINE else 'a home'} becomes full"
     fails(site, what, where, code=7, says=("space", machine.hostname), during=during)
 
 

@@ -22,6 +22,7 @@ from packer_lib.hosts.layout import Layout
 from packer_lib.hosts.local import LocalHost
 from packer_lib.images import names
 from packer_lib.padl.model import PackageMode
+from packer_lib.release import prune
 from packer_lib.release.container import Container, hosts_in
 from packer_lib.release.forms import Launch
 from packer_lib.release.model import Release
@@ -330,3 +331,16 @@ def test_a_closed_door_and_a_discarded_release_leave_nothing(here: Place) -> Non
     left = cases.docker("image", "ls", "--all", "--quiet", "--no-trunc", "--filter", label)
     assert release.image not in left
     here.made.pop("api: return 'gone'")
+
+
+@pytest.mark.lab
+def test_a_release_that_was_staged_and_never_answered_leaves_no_container(here: Place) -> None:
+    live, staged = here.release("a", free_port()), here.release("b", free_port())
+    here.live(live)
+    layout = Layout(here.host.home)
+    for release, since in ((live, "2026-01-01T00:00:00Z"), (staged, "")):
+        record = replace(release, since=since).to_json()
+        put_text(here.host, record, f"{layout.history(PIPELINE, 'model', release.id)}/release.json")
+    prune.prune(here.host, PIPELINE, 3)
+    assert FORM.started(here.host, PIPELINE, "model") == (live.id,)
+    assert ask(live, 4) == 4
