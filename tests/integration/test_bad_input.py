@@ -221,7 +221,7 @@ def test_ctrl_c_twice_still_brings_the_former_release_back(here: Here, calc: str
     release = json.load(urlopen(f"{calc}/info"))["release"]
     files = here.state()["files"]
     here.write("code/main.py", NEVER_READY)
-    told = interrupted(here, here.write("calc.yaml", REST), "waiting for every unit", "putting every unit back")
+    told = interrupted(here, here.write("calc.yaml", REST), "waiting until it is ready", "putting every unit back")
     assert f"rolled back: root: back on {release}" in told
     assert here.state()["files"] == files
     assert answers(calc)
