@@ -23,7 +23,7 @@ def sites(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Places]:
             name = f"faults-{len(made) + 1}"
             key = name if alone else (machines, containerized)
             if key not in made:
-                folder = tmp_path_factory.mktemp(name)
+                folder = tmp_path_factory.mktemp("site")  # not by its name: whatever has that is looked for
                 made[key] = stack.enter_context(site(folder, name, machines, containerized=containerized))
             return made[key]
 
