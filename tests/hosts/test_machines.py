@@ -14,7 +14,8 @@ import pytest
 
 from packer_lib import settings
 from packer_lib.errors import DeployFailed
-from packer_lib.hosts import Unreachable, boot
+from packer_lib.hosts import Unreachable, boot, wire
+from packer_lib.hosts import connect as connecting
 from packer_lib.hosts.connect import connect
 from packer_lib.hosts.equip import equip
 from packer_lib.hosts.home import prepare
@@ -195,6 +196,17 @@ def test_a_wrong_password_is_refused_without_being_told(host: SshHost, spare: Sp
     assert SENTINEL not in str(refused.value)
 
 
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ends take silence for an end after seconds: here nobody has to wait for what is only slow."""
+    whole = wire._program
+    monkeypatch.setattr(connecting, "KEEPALIVE", 1)
+    monkeypatch.setattr(connecting, "GIVEN_UP", 4000)
+    monkeypatch.setattr(wire, "BEAT_EVERY", 1.0)
+    monkeypatch.setattr(wire, "_program", lambda name: whole(name).replace(b"SILENT = 60.0", b"SILENT = 6.0"))
+
+
+@pytest.mark.usefixtures("impatient")
 def test_a_link_that_goes_silent_is_noticed(host: SshHost, spare: Spare) -> None:
     """Nothing is reset: the cable is pulled while a command runs. The system itself would wait a quarter of an hour."""
     begun = threading.Event()
