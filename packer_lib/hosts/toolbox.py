@@ -232,7 +232,7 @@ def supervised(word: str, path: str, name: str = "") -> dict[str, object]:
 
     server = xmlrpc.client.ServerProxy("http://localhost", transport=Transport()).supervisor
     try:
-        return {"programs": _programs, "update": _update, "again": _again}[word](server, name)
+        return {"programs": _programs, "update": _update, "again": _again, "forget": _forget}[word](server, name)
     except xmlrpc.client.Fault as fault:
         return {"error": fault.faultString, "gone": fault.faultCode == SHUTTING_DOWN}
     except (OSError, http.client.HTTPException) as error:
@@ -266,6 +266,13 @@ def _again(server: Any, name: str) -> dict[str, object]:
     return {}
 
 
+def _forget(server: Any, name: str) -> dict[str, object]:
+    if any(info["name"] == name for info in server.getAllProcessInfo()):
+        _stop(server, name)
+        server.removeProcessGroup(name)
+    return {}
+
+
 def _stop(server: Any, name: str) -> None:
     """Asked again and again: supervisor looks for ended processes once a second, and after every question."""
     server.stopProcessGroup(name, False)
@@ -277,7 +284,7 @@ def main(argv: list[str]) -> None:
     word, *rest = argv
     if word == "launch":
         launch(rest[0])
-    elif word in ("programs", "update", "again"):
+    elif word in ("programs", "update", "again", "forget"):
         print(json.dumps(supervised(word, *rest)))
     elif word == "http" and rest[0] != "GET":
         print(json.dumps(http(rest[0], rest[1], rest[2], sys.stdin.buffer.read())))

@@ -140,8 +140,10 @@ def _end(host: Host, layout: Layout, name: str) -> None:
     """No process and no program of that name; fine when there was none."""
     if not host.run(commands.exists(layout.conf(name))).ok and supervisor.ask(host, layout, name).word == "UNKNOWN":
         return
+    answered = supervisor.forget(host, layout, name)  # first: what has no file any more is not looked for
     must(host, commands.remove(layout.conf(name)))
-    supervisor.update(host, layout, name)
+    if not answered:  # it may have left processes behind, which go when it is started again
+        supervisor.update(host, layout, name)
     if (left := supervisor.ask(host, layout, name)).word != "UNKNOWN":
         raise DeployFailed(
             f"{name} does not stop on {host.name} ({left.word})", "look at its process, then undeploy again"

@@ -121,6 +121,14 @@ def again(host: Host, layout: Layout, name: str) -> None:
     _told(host, layout, "again", name)
 
 
+def forget(host: Host, layout: Layout, name: str) -> bool:
+    """The program is stopped, and not known any more until its file is read again; False when nobody answers."""
+    answer = _say(host, layout, "forget", name)
+    if "error" in answer and not answer.get("gone"):
+        raise DeployFailed(f"supervisor on {host.name} does not stop {name}: {answer['error']}")
+    return not answer.get("gone")
+
+
 def _told(host: Host, layout: Layout, word: str, name: str) -> dict[str, Any]:
     answer = _say(host, layout, word, name)
     if answer.get("gone"):

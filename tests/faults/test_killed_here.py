@@ -12,6 +12,7 @@ import pytest
 from packer_lib.hosts import Result
 from packer_lib.hosts.local import LocalHost
 from packer_lib.plan import Plan
+from packer_lib.release import supervisor
 from packer_lib.settings import Settings
 from tests.faults.extent import sampled
 from tests.tiny import Tiny, tiny
@@ -62,6 +63,7 @@ def test_a_deploy_may_be_killed_at_any_point_and_run_again(here: Tiny, then: str
         here.deploy(here.plan("one"))
         assert (here.unit("one")["state"], here.ask(1, "one")) == ("running", 2), number
         assert not [path for path in here.left() if _is_left_over(path)], number
+        assert len(supervisor.ask_all(LocalHost(here.settings), here.layout)) == 2, number  # it and its door
 
 
 def _is_left_over(path: str) -> bool:
