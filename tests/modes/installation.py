@@ -9,9 +9,11 @@ import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 from packer_lib import kept, release, settings, status
 from packer_lib.standalone import Airflow
@@ -78,14 +80,15 @@ class Installation:
 
     def remove(self, file: str, name: str) -> None:
         """The PADL file goes; returns when the run that takes the pipeline down has ended well."""
-        before = len(self._retired(name))
+        since = datetime.now(UTC)
         (self.pipelines / file).unlink()
-        states = wait_for(lambda: self._retired(name)[before:], GONE_WITHIN, f"{name} is retired")
+        states = wait_for(lambda: self._retired(name, since), GONE_WITHIN, f"{name} is retired")
         assert states == ["success"], self.story("mlpacker-retire")
 
-    def _retired(self, name: str) -> list[str]:
-        """How each task of that name ended that has, oldest first."""
-        place = "/api/v2/dags/mlpacker-retire/dagRuns/~/taskInstances?limit=1000&order_by=start_date"
+    def _retired(self, name: str, since: datetime) -> list[str]:
+        """How each task of that name ended that began after `since` and has, oldest first."""
+        asked = urlencode({"start_date_gte": since.isoformat(), "order_by": "start_date", "limit": 100})  # 100 at most
+        place = f"/api/v2/dags/mlpacker-retire/dagRuns/~/taskInstances?{asked}"
         found = (self.running.maybe(place) or {"task_instances": []})["task_instances"]
         ended = ("success", "failed", "upstream_failed", "skipped")
         return [task["state"] for task in found if task["task_id"] == name and task["state"] in ended]
