@@ -27,7 +27,8 @@ class Results:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         name = report.nodeid.partition("[")[2].rstrip("]")
-        if name in {mode.id for mode in ALL} and self.outcomes.get(name, "passed") == "passed":
+        ended = report.when == "call" or report.outcome != "passed"
+        if ended and name in {mode.id for mode in ALL} and self.outcomes.get(name, "passed") == "passed":
             self.outcomes[name] = report.outcome
 
 
