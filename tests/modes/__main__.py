@@ -20,7 +20,7 @@ SHAPES = ("atomic", "distributed")
 
 
 class Results:
-    """pytest's own outcome of each of the sixteen, by the mode's id."""
+    """pytest's own outcome of each of the sixteen, by the mode's id; what a test measured is on the screen."""
 
     def __init__(self) -> None:
         self.outcomes: dict[str, str] = {}
@@ -30,6 +30,8 @@ class Results:
         ended = report.when == "call" or report.outcome != "passed"
         if ended and name in {mode.id for mode in ALL} and self.outcomes.get(name, "passed") == "passed":
             self.outcomes[name] = report.outcome
+        if report.when == "call" and report.capstdout:
+            print(f"\n{report.capstdout.strip()}")
 
 
 def table(outcomes: Mapping[str, str]) -> str:
