@@ -89,8 +89,8 @@ def records(number: int = 45) -> list[dict[str, Any]]:
             "timestamp": second,
             "host": "plant-1",
             "cpu": 20.0 if second < 35 else 99.0,
-            "network_in": 5000.0 if second < 35 else 9e6,
-            "disk_read": 0.0 if second < 35 else 9e7,
+            "network_in": 5000.0 if second < 35 else 9e8,
+            "disk_read": 0.0 if second < 35 else 9e9,
         }
         for second in range(number)
     ]
@@ -102,7 +102,9 @@ def anomalies(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     windows = [window for message in messages if (window := prepare(message))]
     guesses = reconstruct([window["data"] for window in windows])
     found = [judge({**window, "prediction": guess}) for window, guess in zip(windows, guesses, strict=True)]
-    return [anomaly for anomaly in found if anomaly]
+    anomalies = [anomaly for anomaly in found if anomaly]
+    assert 0 < len(anomalies) < len(windows)
+    return anomalies
 
 
 def reconstruct(windows: Sequence[Any]) -> Any:
