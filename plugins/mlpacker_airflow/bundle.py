@@ -9,6 +9,7 @@ deployment, and clearing an old run deploys the old state again. Workers on othe
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import shutil
 import time
@@ -50,6 +51,7 @@ class PadlDagBundle(BaseDagBundle):
         self._due: list[tuple[float, str]] = []
         self._disk: tuple[int, int] | None = None
         self._pools_due = 0.0
+        self._retire_at = math.inf
         self.clock = time.time
 
     @property
@@ -77,7 +79,7 @@ class PadlDagBundle(BaseDagBundle):
         self._date_what_is_due()
         self._keep_pools()
         found = folder.scan(self.source, self.clock(), self._seen or ())
-        if found == self._seen and self.path.is_dir():
+        if found == self._seen and self.path.is_dir() and self.clock() < self._retire_at:
             return
         with self.lock():
             self._entries = {item: self._entries.get(item) or folder.read(self.source, item) for item in found}
@@ -86,14 +88,21 @@ class PadlDagBundle(BaseDagBundle):
         self._seen = found
 
     def _lost(self, found: list[Found]) -> Lost | None:
-        """The pipelines to retire; None where that is switched off, and until the first one has lost its file."""
+        """The pipelines whose file has been gone for the time of grace; None where retiring is switched off, and until
+        there was one.
+
+        Not sooner: Airflow may create a run for a version that came after the one it has parsed, and a task that is
+        not in it any more, because the file is back, is waited for.
+        """
         path, ours = self.base_dir / "pipelines.json", settings.read()
         former = gone.read(path)
         unseen = gone.unseen(self.source, former, found, self._is_trusted(found))
         known = gone.follow(former, list(self._entries.values()), unseen, self.clock())
         kept = {name: item for name, item in known.items() if ours.retire or not item.since}
         gone.write(path, kept)
-        lost = {name: item for name, item in kept.items() if item.since}
+        gone_at = {name: item.since + ours.retire_after for name, item in kept.items() if item.since}
+        self._retire_at = min((moment for moment in gone_at.values() if moment > self.clock()), default=math.inf)
+        lost = {name: kept[name] for name, moment in gone_at.items() if moment <= self.clock()}
         known_dag = retire.FILE in self._files
         return Lost(str(self.source), lost, ours.retire_after) if lost or (ours.retire and known_dag) else None
 

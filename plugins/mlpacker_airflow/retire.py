@@ -1,7 +1,7 @@
 """The DAG that takes down what no PADL file describes any more: `mlpacker-retire`, one task per pipeline.
 
-The bundle writes it anew whenever a file goes or comes back; its run is due when the last one has been gone for the
-time of grace. (Its id is no pipeline's: theirs begin with `mlpacker.`.)
+The bundle writes it anew whenever a file has been gone for the time of grace, or comes back after it; its run is due
+at once. (Its id is no pipeline's: theirs begin with `mlpacker.`.)
 """
 
 from __future__ import annotations

@@ -209,7 +209,7 @@ def test_a_pipeline_whose_file_is_gone_is_taken_down_and_its_run_says_so(running
     assert wait_for(lambda: running.ended("leaving"), 240) == "success"
     (unit,) = status.status(running.settings, "leaving")[0]["units"]
     place.unlink()
-    tasks = "/api/v2/dags/mlpacker-retire/dagRuns/~/taskInstances?limit=1000"
+    tasks = "/api/v2/dags/mlpacker-retire/dagRuns/~/taskInstances?limit=100&order_by=-start_date"
     done = wait_for(
         lambda: [
             task

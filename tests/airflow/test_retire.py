@@ -23,6 +23,11 @@ from tests.airflow.test_bundle import put, version
 Start = Callable[[], PadlDagBundle]
 
 
+@pytest.fixture(autouse=True)
+def no_grace(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLPACKER__DEPLOY__RETIRE_AFTER", "0")
+
+
 @pytest.fixture
 def pipelines(tmp_path: Path) -> Path:
     place = tmp_path / "pipelines"
@@ -59,9 +64,27 @@ def test_a_removed_file_is_retired_after_its_grace(
     (pipelines / "two.json").unlink()
     before = time.time()
     bundle.refresh()
+    assert not (bundle.path / retire.FILE).exists()
+    bundle.clock = lambda: time.time() + 46
+    bundle.refresh()
     assert lost(bundle) == ["two"]
     due = retire.dag_of(str(bundle.path / retire.FILE)).timetable.changed
     assert before + 45 <= due.timestamp() <= time.time() + 45
+
+
+def test_a_file_that_comes_back_within_the_grace_was_never_gone(
+    pipelines: Path, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLPACKER__DEPLOY__RETIRE_AFTER", "45")
+    bundle = start()
+    text = (pipelines / "two.json").read_text()
+    (pipelines / "two.json").unlink()
+    bundle.refresh()
+    put(pipelines / "two.json", text)
+    bundle.refresh()
+    bundle.clock = lambda: time.time() + 46
+    bundle.refresh()
+    assert not (bundle.path / retire.FILE).exists()
 
 
 def test_a_file_that_comes_back_is_not_retired(pipelines: Path, start: Start) -> None:
