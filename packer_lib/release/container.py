@@ -122,8 +122,8 @@ class Container:
         newest = next(_releases(host, pipeline, unit), "")
         return words.follow(host.docker, names.container(pipeline, unit, newest), lines)
 
-    def discard(self, host: Host, release: Release) -> None:
-        images.remove(host, release.image)
+    def discard(self, host: Host, release: Release, kept: Sequence[Release] = ()) -> None:
+        images.remove(host, release.image, sorted({one.image for one in kept if one.image}))
         sweep(host, release.pipeline, release.unit)
 
     def tidy(self, host: Host) -> None:

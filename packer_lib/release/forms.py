@@ -110,8 +110,8 @@ class Form(Protocol):
         """argv that follows the log on that machine until it is killed."""
         ...
 
-    def discard(self, host: Host, release: Release) -> None:
-        """What only this release needed there (its bundle; its image); asked when no other release needs the same."""
+    def discard(self, host: Host, release: Release, kept: Sequence[Release] = ()) -> None:
+        """What only this release needed there (its bundle; its image); asked when none of those `kept` has the same."""
         ...
 
     def tidy(self, host: Host) -> None:

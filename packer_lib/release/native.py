@@ -83,7 +83,7 @@ class Native:
     def follow(self, host: Host, pipeline: str, unit: str, lines: int) -> Sequence[str]:
         return commands.follow(lines, Layout(host.home).log(pipeline, unit))
 
-    def discard(self, host: Host, release: Release) -> None:
+    def discard(self, host: Host, release: Release, kept: Sequence[Release] = ()) -> None:  # noqa: ARG002
         remove_bundles(host, [release.bundle])
 
     def tidy(self, host: Host) -> None:

@@ -48,7 +48,7 @@ def discard(host: Host, gone: Sequence[Release], kept: Sequence[Release], also: 
     dropped = {(release.form, release.bundle, release.image): release for release in gone}
     for release in dropped.values():
         if (release.image or release.bundle) not in needed:
-            form_of(release).discard(host, release)
+            form_of(release).discard(host, release, kept)
     remove_bundles(host, sorted(set(also) - needed))
     if gone or also:
         remove_environments(host)

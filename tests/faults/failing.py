@@ -25,4 +25,5 @@ def fails(
     assert users.lost == 0, users
     assert users.all_among(site.answer(2)), users
     assert site.processes() == before
-    assert site.left() == kept
+    left = site.left()
+    assert left == kept, f"{left}, not {kept}"

@@ -304,6 +304,21 @@ def test_an_image_for_another_kind_of_machine_is_refused_before_anything_is_sent
     assert "MLPACKER__BUILD__PLATFORM=linux/amd64" in refused.value.hint
 
 
+def test_an_image_that_came_two_ways_loses_the_names_of_one(tmp_path: Path, far: Host) -> None:
+    settings = cases.settings(tmp_path)
+    registry, built = images.registry_of(settings), build(tmp_path, settings, code="return 'two ways'")
+    pushed = images.push(built, registry, settings)
+    for gone, kept in ((pushed, built), (built, pushed)):
+        assert images.deliver(far, built, None, settings) >= 0
+        assert images.deliver(far, pushed, registry, settings) == 0
+        images.remove(far, gone.reference, [kept.reference])
+        tags = far.run((far.docker, "image", "inspect", "--format", "{{.RepoTags}}", kept.reference))
+        assert tags.ok
+        assert len(tags.out.split()) == 1
+    images.remove(far, pushed.reference)
+    assert not far.run((far.docker, "image", "inspect", built.id)).ok
+
+
 def test_a_removed_image_leaves_no_name(tmp_path: Path) -> None:
     settings = cases.settings(tmp_path)
     image = images.push(build(tmp_path, settings, code="return 'removed'"), images.registry_of(settings), settings)
