@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import shlex
@@ -15,11 +16,14 @@ from packer_lib.errors import DeployFailed
 from packer_lib.hosts import Host
 from packer_lib.hosts.home import clean_environment, must, put_text
 from packer_lib.hosts.layout import DOOR, Layout, program, short_folder
+from packer_lib.hosts.lock import hold
 from packer_lib.release.model import Release
 from packer_lib.release.state import State
 
 LONGEST_SOCKET = 90  # sun_path holds 108 bytes, and supervisor binds `<path>.<pid>` first
 ANSWER_WITHIN = 15.0
+START_WITHIN = 120.0  # of all who want to; clearing away alone may take 45 s
+LOCK = "SUPERVISOR"  # no pipeline's id: those have no capitals
 STOP_WITHIN = 30  # seconds from TERM to KILL: a unit finishes its batch and closes its connections
 SETTLED_AFTER = 10  # a unit that lives this long is started; less is a failed start and counted
 
@@ -80,6 +84,11 @@ def _program(layout: Layout, name: str, command: commands.Argv, log: str, starts
 
 def configure(host: Host, layout: Layout) -> None:
     """Supervisor's own configuration, as this version wants it."""
+    if glob.escape(layout.home) != layout.home:
+        raise DeployFailed(
+            f"supervisor takes the home {layout.home!r} for a pattern",
+            "choose one without *, ? and [ in it (MLPACKER__PATHS__HOME)",
+        )
     socket = socket_path(layout.home, host.uid)
     if not socket.startswith(f"{layout.home}/"):
         _make_private(host, layout, socket.rpartition("/")[0])
@@ -162,14 +171,24 @@ def ask_all(host: Host, layout: Layout) -> dict[str, State]:
 
 
 def start(host: Host, layout: Layout) -> None:
-    """Starts supervisord in a session and an environment of its own: it outlives the task that needed it."""
+    """Starts supervisord in a session and an environment of its own: it outlives the task that needed it.
+
+    One at a time: several pipelines may be the first on a machine at once, and what is left of a supervisord that ended
+    is cleared away before, which would be the one that another has just started.
+    """
+    with hold(host, layout, LOCK, "starting supervisor", wait=START_WITHIN, progress=lambda _: None):
+        if _say(host, layout, "programs").get("gone"):
+            _start(host, layout)
+
+
+def _start(host: Host, layout: Layout) -> None:
     host.run(
         commands.toolbox(host.python, layout.toolbox, "clear", layout.supervisord, socket_path(layout.home, host.uid))
     )
     begun = host.run(
         commands.supervisord(host.python, layout.supervisord), env=clean_environment(host), timeout=ANSWER_WITHIN
     )
-    # one that somebody else starts at the same moment makes ours fail, and answers soon
+    # one that somebody else starts at the same moment, by hand or at boot, makes ours fail, and answers soon
     end = time.monotonic() + (ANSWER_WITHIN if begun.ok else ANSWER_WITHIN / 5)
     while (answer := _say(host, layout, "programs")).get("gone"):
         if time.monotonic() > end:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -99,3 +101,28 @@ def test_a_folder_that_somebody_else_made_first_is_refused(tmp_path: Path) -> No
     for folder in (link, shared):
         with pytest.raises(DeployFailed, match="is not ours alone"):
             supervisor.private_folder(folder)
+
+
+def test_a_home_that_is_a_pattern_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DeployFailed, match="for a pattern"):
+        supervisor.configure(LocalHost(Settings(home=tmp_path / "[0]")), Layout(str(tmp_path / "[0]")))
+
+
+def test_of_several_who_are_the_first_at_once_one_starts_supervisor(tmp_path: Path) -> None:
+    layout, host = Layout(str(tmp_path)), LocalHost(Settings(home=tmp_path))
+    prepare(host, layout)
+    supervisor.configure(host, layout)
+
+    def start(number: int) -> None:
+        time.sleep(0.2 * number)  # it has just found nobody, and comes while another starts it, or has
+        supervisor.start(host, layout)
+
+    try:
+        with ThreadPoolExecutor(6) as pipelines:
+            list(pipelines.map(start, range(6)))
+        log = (tmp_path / "logs" / "supervisord.log").read_text()
+        assert log.count("supervisord started with pid") == 1
+        assert "SIGTERM" not in log
+    finally:
+        assert supervisor.stop_if_idle(host, layout)
+    assert list((tmp_path / "locks").iterdir()) == []
