@@ -138,11 +138,6 @@ def check_bundle(python: str, folder: str, entry: str) -> Argv:
     return ("env", "-C", folder, python, entry, "--check")
 
 
-def images_of(docker: str, label: str) -> Argv:
-    """Ids of the images with a label (`key=value`)."""
-    return (docker, "images", "--no-trunc", "--quiet", "--filter", f"label={label}")
-
-
 # What the machine does itself: packer_lib/hosts/toolbox.py, put there as one file
 
 

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import IO
@@ -97,14 +97,49 @@ class LocalHost:
 def _start(
     argv: Sequence[str], env: Mapping[str, str] | None, stdin: int, stderr: int = subprocess.PIPE
 ) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        list(argv),
-        stdin=stdin,
-        stdout=subprocess.PIPE,
-        stderr=stderr,
-        env=None if env is None else dict(env),
-        start_new_session=True,
-    )
+    process = None
+    late: list[int] = []
+    try:
+        with _kept(late):
+            process = subprocess.Popen(
+                list(argv),
+                stdin=stdin,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                env=None if env is None else dict(env),
+                start_new_session=True,
+            )
+    finally:
+        _deliver(late, process)
+    return process
+
+
+@contextlib.contextmanager
+def _kept(late: list[int]) -> Iterator[None]:
+    """Ctrl-C and TERM are noted in `late` while a process is being started: an exception between `fork` and the end of
+    `Popen` would leave one that nobody knows of. A signal that is ignored, or not ours to handle, stays as it is."""
+    handled = {}
+    if threading.current_thread() is threading.main_thread():
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        handled = {number: former for number in numbers if callable(former := signal.getsignal(number))}
+    for number in handled:
+        signal.signal(number, lambda number, _: late.append(number))
+    try:
+        yield
+    finally:
+        for number, former in handled.items():
+            signal.signal(number, former)
+
+
+def _deliver(late: list[int], process: subprocess.Popen[bytes] | None) -> None:
+    try:
+        for number in late:
+            signal.raise_signal(number)
+    except BaseException:
+        if process:
+            _kill_group(process)
+            process.communicate()
+        raise
 
 
 def _feed(

@@ -6,10 +6,8 @@ from collections.abc import Collection
 
 from packer_lib import commands
 from packer_lib.hosts import Host
-from packer_lib.hosts.local import LocalHost
 from packer_lib.images import names, words
 from packer_lib.images.client import docker, inspected
-from packer_lib.settings import Settings
 
 
 def remove(host: Host, reference: str, needed: Collection[str] = ()) -> None:
@@ -49,12 +47,7 @@ def sweep(host: Host, pipeline: str, unit: str) -> None:
     docker(host, words.sweep_images(host.docker, {names.PIPELINE: pipeline, names.UNIT: unit}))
 
 
-def forget(settings: Settings, pipeline: str, keep: Collection[str] = ()) -> None:
-    """No image of the pipeline is left on this machine, where images are built, but those named in `keep`, by id or
-    digest. Fine when there is no engine here."""
-    host = LocalHost(settings)
-    label = {names.PIPELINE: pipeline}
-    for identity in dict.fromkeys(docker(host, words.images(host.docker, label)).out.split()):
-        found = inspected(docker(host, words.inspect_image(host.docker, identity))) or {}
-        if not {identity, *(found.get("RepoDigests") or ())} & set(keep):
-            remove(host, identity)
+def forget(host: Host, pipeline: str) -> None:
+    """No image of the pipeline is left on the machine, whether or not it ever went live. Fine without an engine."""
+    for identity in dict.fromkeys(docker(host, words.images(host.docker, {names.PIPELINE: pipeline})).out.split()):
+        remove(host, identity)

@@ -9,7 +9,6 @@ from packer_lib.errors import DeployFailed, MLPackerError
 from packer_lib.hosts import Host
 from packer_lib.hosts.home import must
 from packer_lib.hosts.layout import Layout
-from packer_lib.images import names
 from packer_lib.release import audit, fleets, prune, records, scene, switch
 from packer_lib.release.fleets import Machines
 from packer_lib.release.forms import named
@@ -32,7 +31,7 @@ def undeploy(
         with scene.locked_hosts(hosts, pipeline, "undeploy", progress):
             units = [unit for host in hosts for unit in _clear(host, pipeline, progress)]
             for host in hosts:
-                _forget_images(host, pipeline)
+                images.forget(host, pipeline)
             silent = {machine: error for machine, error in found.items() if isinstance(error, MLPackerError)}
             _forget(pipeline, settings, {machine for machine in silent if machine})
     if silent:
@@ -75,10 +74,3 @@ def _forget(pipeline: str, settings: Settings, left: set[str]) -> None:
         kept.settle(pipeline, left, settings, live=False)
     else:
         kept.forget(pipeline, settings)
-
-
-def _forget_images(host: Host, pipeline: str) -> None:
-    """Of the engine there, whether or not they ever went live: this one built them, others got them."""
-    found = host.run(commands.images_of(host.docker, f"{names.PIPELINE}={pipeline}"), timeout=60)
-    for image in dict.fromkeys(found.out.split() if found.ok else ()):
-        images.remove(host, image)

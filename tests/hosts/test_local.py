@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,3 +40,27 @@ def test_a_copy_that_fails_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         LocalHost(HERE).put(tmp_path / "not-there", str(target))
     assert list(target.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("argv", [("sleep", "600"), ("/nowhere/program",)])
+def test_ctrl_c_while_a_process_is_being_started_leaves_none(
+    monkeypatch: pytest.MonkeyPatch, argv: tuple[str, ...]
+) -> None:
+    begin, begun = subprocess.Popen, []
+
+    def interrupted(*args: Any, **kwargs: Any) -> Any:
+        try:
+            begun.append(begin(*args, **kwargs))
+        finally:
+            signal.raise_signal(signal.SIGINT)
+        return begun[0]
+
+    monkeypatch.setattr(subprocess, "Popen", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        LocalHost(HERE).run(argv)
+    assert len(begun) == (argv[0] == "sleep")
+    for process in begun:
+        assert process.returncode == -signal.SIGKILL
+        with pytest.raises(ProcessLookupError):
+            os.kill(process.pid, 0)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

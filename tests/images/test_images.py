@@ -338,8 +338,7 @@ def test_a_forgotten_pipeline_has_no_image_where_it_was_built(tmp_path: Path) ->
         bundle = cases.bundle(tmp_path, plan, settings, answer=answer)
         found.append(images.push(images.build(bundle, plan, plan.units[0], settings), registry, settings))
     listing = ("image", "ls", "--all", "--quiet", "--no-trunc", "--filter", f"label=io.mlpacker.pipeline={pipeline}")
-    images.forget(settings, pipeline, keep=[found[0].reference])
-    assert set(cases.docker(*listing).split()) == {found[0].id}
-    images.forget(settings, pipeline)
+    assert set(cases.docker(*listing).split()) == {image.id for image in found}
+    images.forget(LocalHost(settings), pipeline)
     assert cases.docker(*listing) == ""
-    images.forget(replace(settings, docker="/nowhere/docker"), pipeline)
+    images.forget(LocalHost(replace(settings, docker="/nowhere/docker")), pipeline)
