@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from threading import Condition, RLock
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
-from ..contract import ConnectionFailed, DeliveryFailed, Message, MessageRefused, Sink, Source
+from ..contract import ALONE, ConnectionFailed, DeliveryFailed, Message, MessageRefused, Replica, Sink, Source
 from ..manifest import QueueSpec
 from .kafka_client import Health, config_of, place, prepare, unreachable
+from .kafka_group import Keeper, behind
 
 PATIENCE_SECONDS = 5.0
+MAX_POLL_MS = 300_000  # librdkafka's own default
 COMMIT_LATER = {
     KafkaError.REBALANCE_IN_PROGRESS,
     KafkaError.ILLEGAL_GENERATION,
@@ -28,33 +32,56 @@ COMMIT_LATER = {
 
 class Kafka:
     @staticmethod
-    def source(queue: QueueSpec, name: str) -> Source:
-        return KafkaSource(queue, name)
+    def source(queue: QueueSpec, name: str, replica: Replica = ALONE) -> Source:
+        return KafkaSource(queue, name, replica)
 
     @staticmethod
-    def sink(queue: QueueSpec, name: str) -> Sink:
-        return KafkaSink(queue, name)
+    def sink(queue: QueueSpec, name: str, replica: Replica = ALONE) -> Sink:
+        return KafkaSink(queue, name, replica)
+
+    @staticmethod
+    def once(
+        read: Sequence[QueueSpec], written: Sequence[QueueSpec], name: str, replica: Replica
+    ) -> tuple[Mapping[str, Source], Mapping[str, Sink]]:
+        """All ends of a unit in one transaction, see kafka_once.py."""
+        from .kafka_once import once
+
+        return once(read, written, name, replica)
 
 
 class KafkaSource(Source):
-    """Consumer group `name`. Offsets are committed by `ack`, at the latest before their partition goes to another."""
+    """Consumer group `name`. Offsets are committed by `ack`, at the latest before their partition goes to another.
 
-    def __init__(self, queue: QueueSpec, name: str) -> None:
-        self._queue, self._name = queue, name
+    While a batch takes long, a thread polls in our stead with everything paused, or the broker would take us for dead
+    after `max.poll.interval.ms` and give what we have in hand to another. It begins at a third of that time, so that
+    whoever joins the group usually waits for the end of a batch and no message is in two hands.
+    """
+
+    def __init__(self, queue: QueueSpec, name: str, replica: Replica) -> None:
+        self._queue, self._name, self._replica = queue, name, replica
         self._consumer: Consumer | None = None
         self._health = Health()
         self._ends: dict[int, int] = {}  # partition → first offset that is not done, not committed yet
+        self._owned: set[int] = set()
+        self._starts: dict[int, int] = {}  # partition → where we began, for `lag`
+        self._early: list[Any] = []  # came while nobody asked for messages
+        self._in_hand = 0
+        self._changed = Condition()  # of `_in_hand` and `_consumer`
+        self._turn = RLock()  # whose turn it is to poll
+        self._keeper = Keeper(1, self._keep)
 
     def connect(self) -> None:
-        self._health, self._ends = Health(), {}
+        self._health, self._ends, self._owned, self._starts = Health(), {}, set(), {}
+        self._early, self._in_hand = [], 0
         config = config_of(
             self._queue,
-            self._name,
+            self._name + self._replica.suffix,
             {
                 "group.id": self._name,
                 "auto.offset.reset": "earliest",
                 "partition.assignment.strategy": "cooperative-sticky",
                 "fetch.wait.max.ms": 100,
+                "queued.max.messages.kbytes": 16_384,  # what waits here while a sink is slow
                 "session.timeout.ms": 10_000,  # how long the partitions of a killed unit wait for the next one
                 "heartbeat.interval.ms": 3_000,
             },
@@ -62,21 +89,51 @@ class KafkaSource(Source):
         config |= {"enable.auto.commit": False, "enable.auto.offset.store": False, "error_cb": self._health}
         prepare(self._queue, config)
         self._consumer = Consumer(config)
-        self._consumer.subscribe([self._queue.topic], on_revoke=self._revoked, on_lost=self._lost)
+        self._consumer.subscribe(
+            [self._queue.topic], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost
+        )
+        self._keeper = Keeper(float(config.get("max.poll.interval.ms", MAX_POLL_MS)) / 3000, self._keep)
+        self._keeper.start()
 
     def consume(self, max_items: int, timeout: float) -> list[Message]:
         if self._consumer is None:
             raise ConnectionFailed(f"{place(self._queue)}: not connected")
-        try:
-            found = self._consumer.consume(max_items, 0)
-            if not found and timeout > 0 and (found := self._consumer.consume(1, timeout)) and max_items > 1:
-                found += self._consumer.consume(max_items - 1, 0)
-        except KafkaException as error:
-            raise ConnectionFailed(f"{place(self._queue)}: {error.args[0].str()}") from None
+        with self._turn:
+            self._keeper.beat()
+            try:
+                found = self._take(self._consumer, max_items, timeout)
+            except KafkaException as error:
+                raise ConnectionFailed(f"{place(self._queue)}: {error.args[0].str()}") from None
+            self._in_hand += len(found)
+            self._keeper.beat()
         if not found and self._health.error:
             raise unreachable(self._queue, self._health.error)
         self._health.clear()
         return [self._message(item) for item in found]
+
+    def _take(self, consumer: Consumer, max_items: int, timeout: float) -> list[Any]:
+        if self._keeper.paused:
+            consumer.resume(consumer.assignment())
+            self._keeper.paused = False
+        if self._early:
+            early, self._early = self._early[:max_items], self._early[max_items:]
+            return early
+        found: list[Any] = consumer.consume(max_items, 0)
+        if not found and timeout > 0 and (found := consumer.consume(1, timeout)) and max_items > 1:
+            found += consumer.consume(max_items - 1, 0)
+        return found
+
+    def _keep(self) -> None:
+        """In the keeper's thread: shows that we are there. A partition that comes meanwhile may bring a message."""
+        with self._turn:
+            consumer = self._consumer
+            if consumer is None or not self._keeper.due:
+                return
+            with suppress(KafkaException):  # whoever consumes next hears of it
+                consumer.pause(consumer.assignment())
+                self._keeper.paused = True
+                self._early += consumer.consume(100, 0)
+            self._keeper.beat()
 
     def _message(self, item: Any) -> Message:
         if item.error():
@@ -94,15 +151,24 @@ class KafkaSource(Source):
         for message in messages:
             partition, offset = message.token
             self._ends[partition] = offset + 1
-        self._commit(self._ends)
+        for partition in self._ends.keys() - self._owned:
+            del self._ends[partition]  # another has it now, and these messages again
+        if self._consumer is not None:
+            self._commit(self._consumer, self._ends)
+        self._hand_over(len(messages))
 
-    def _commit(self, ends: Mapping[int, int]) -> None:
+    def _hand_over(self, count: int) -> None:
+        with self._changed:
+            self._in_hand -= count
+            self._changed.notify_all()
+
+    def _commit(self, consumer: Consumer, ends: Mapping[int, int]) -> None:
         """Commits `ends` and forgets them. A rebalance forbids that: then with the next, or before leaving."""
-        if self._consumer is None or not ends:
+        if not ends:
             return
         offsets = [TopicPartition(self._queue.topic, partition, offset) for partition, offset in ends.items()]
         try:
-            failed = [part.error for part in self._consumer.commit(offsets=offsets, asynchronous=False) if part.error]
+            failed = [part.error for part in consumer.commit(offsets=offsets, asynchronous=False) if part.error]
         except KafkaException as error:
             failed = [error.args[0]]
         if not failed:
@@ -110,17 +176,37 @@ class KafkaSource(Source):
         elif failed[0].code() not in COMMIT_LATER:
             raise ConnectionFailed(f"{place(self._queue)}: offsets not committed: {failed[0].str()}")
 
-    def _revoked(self, _consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
+    def _assigned(self, _consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
+        self._owned |= {part.partition for part in partitions}
+
+    def _revoked(self, consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
+        """Called while somebody polls: with a batch in hand that is the keeper, which gives it as long again."""
+        if self._keeper.is_current:
+            with self._changed:
+                self._changed.wait_for(lambda: not self._in_hand or self._keeper.stopped, self._keeper.seconds)
         gone = {part.partition for part in partitions}
-        self._commit({partition: end for partition, end in self._ends.items() if partition in gone})
-        self._lost(_consumer, partitions)
+        self._commit(consumer, {partition: end for partition, end in self._ends.items() if partition in gone})
+        self._lost(consumer, partitions)
 
     def _lost(self, _consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
-        for part in partitions:
-            self._ends.pop(part.partition, None)
+        gone = {part.partition for part in partitions}
+        self._owned -= gone
+        self._early = [item for item in self._early if item.partition() not in gone]
+        for partition in gone:
+            self._ends.pop(partition, None)
+            self._starts.pop(partition, None)
+
+    def lag(self) -> int:
+        """What the partitions of this process hold beyond what was handed out, as of the last answer of the broker."""
+        with self._changed:
+            if self._consumer is None:
+                return 0
+            return max(0, behind(self._consumer, self._starts) + len(self._early))
 
     def close(self) -> None:
-        consumer, self._consumer = self._consumer, None
+        self._keeper.stop(self._changed)
+        with self._changed:
+            consumer, self._consumer = self._consumer, None
         if consumer is not None:
             consumer.close()
 
@@ -128,8 +214,8 @@ class KafkaSource(Source):
 class KafkaSink(Sink):
     """Keys go to partitions as Java's clients send them (murmur2); a failed delivery is heard of in `flush`."""
 
-    def __init__(self, queue: QueueSpec, name: str) -> None:
-        self._queue, self._name = queue, name
+    def __init__(self, queue: QueueSpec, name: str, replica: Replica) -> None:
+        self._queue, self._name = queue, name + replica.suffix
         self._producer: Producer | None = None
         self._failed = ""
         self._health = Health()
