@@ -81,8 +81,12 @@ class Source(ABC):
         """Leaves in order and frees everything; may be called twice, and before `connect`."""
 
     def lag(self) -> int:
-        """Messages that wait and were not handed out, as far as that can be known here; called by any thread."""
+        """Messages that wait and are not done, as far as that is known here without asking; called by any thread."""
         return 0
+
+    def kept(self, messages: list[Message]) -> list[Message]:
+        """Of `messages`, consumed one after another, those that are still ours to do; the others are another's now."""
+        return messages
 
     def retire(self) -> bool:
         """This one leaves for good: the peer is to give it nothing more, and `close` ends what it keeps for it.

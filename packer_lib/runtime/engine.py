@@ -273,7 +273,7 @@ class Engine:
             if left <= 0:
                 break
             messages += source.consume(self._max_batch - len(messages), min(left, IDLE_SECONDS))
-        return messages
+        return source.kept(messages) if self._max_wait else messages
 
     def _deliver(self, queue: str, messages: Sequence[Message], result: Result) -> None:
         """Dead letters last, for a sink may still refuse an answer and make its message one."""

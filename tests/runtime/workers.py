@@ -76,8 +76,8 @@ class Worker:
         return self.process.wait(seconds)
 
     def metric(self, line: str) -> float:
-        """The value of the series that is written `line` in the metrics; 0 when it is not there."""
-        found = [text for text in self.ask("/metrics")[1].splitlines() if text.startswith(f"{line} ")]
+        """The value of the series that is written `line` in the metrics; 0 when it is not there, or nobody answers."""
+        found = [text for text in (self.ask("/metrics")[1] or "").splitlines() if text.startswith(f"{line} ")]
         return float(found[0].split()[-1]) if found else 0.0
 
 

@@ -17,7 +17,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, Topi
 from ..contract import ALONE, ConnectionFailed, DeliveryFailed, Message, MessageRefused, Replica, Sink, Source
 from ..manifest import QueueSpec
 from .kafka_client import Health, config_of, place, prepare, unreachable
-from .kafka_group import Keeper, behind
+from .kafka_group import Keeper, behind, committed
 
 PATIENCE_SECONDS = 5.0
 MAX_POLL_MS = 300_000  # librdkafka's own default
@@ -63,16 +63,18 @@ class KafkaSource(Source):
         self._health = Health()
         self._ends: dict[int, int] = {}  # partition → first offset that is not done, not committed yet
         self._owned: set[int] = set()
-        self._starts: dict[int, int] = {}  # partition → where we began, for `lag`
+        self._shrunk = False
+        self._places: dict[int, int] = {}  # partition → first offset that is not done; -1 where that is not known
         self._early: list[Any] = []  # came while nobody asked for messages
+        self._lag, self._measured = 0, 0.0
         self._in_hand = 0
-        self._changed = Condition()  # of `_in_hand` and `_consumer`
+        self._changed = Condition()  # of `_in_hand`
         self._turn = RLock()  # whose turn it is to poll
         self._keeper = Keeper(1, self._keep)
 
     def connect(self) -> None:
-        self._health, self._ends, self._owned, self._starts = Health(), {}, set(), {}
-        self._early, self._in_hand = [], 0
+        self._health, self._ends, self._owned, self._places = Health(), {}, set(), {}
+        self._early, self._in_hand, self._lag, self._shrunk = [], 0, 0, False
         config = config_of(
             self._queue,
             self._name + self._replica.suffix,
@@ -104,7 +106,10 @@ class KafkaSource(Source):
                 found = self._take(self._consumer, max_items, timeout)
             except KafkaException as error:
                 raise ConnectionFailed(f"{place(self._queue)}: {error.args[0].str()}") from None
+            if self._shrunk:  # while we took them; now they are another's
+                found, self._shrunk = [item for item in found if item.partition() in self._owned], False
             self._in_hand += len(found)
+            self._measure(self._consumer)
             self._keeper.beat()
         if not found and self._health.error:
             raise unreachable(self._queue, self._health.error)
@@ -113,7 +118,7 @@ class KafkaSource(Source):
 
     def _take(self, consumer: Consumer, max_items: int, timeout: float) -> list[Any]:
         if self._keeper.paused:
-            consumer.resume(consumer.assignment())
+            consumer.resume(self._parts())
             self._keeper.paused = False
         if self._early:
             early, self._early = self._early[:max_items], self._early[max_items:]
@@ -121,7 +126,16 @@ class KafkaSource(Source):
         found: list[Any] = consumer.consume(max_items, 0)
         if not found and timeout > 0 and (found := consumer.consume(1, timeout)) and max_items > 1:
             found += consumer.consume(max_items - 1, 0)
+        if new := self._owned - self._places.keys():
+            self._learn(consumer, new, found, timeout)
         return found
+
+    def _learn(self, consumer: Consumer, new: set[int], found: Sequence[Any], timeout: float) -> None:
+        """Where `new` partitions begin: at the first message of them, or where the group was."""
+        for item in found:
+            self._places.setdefault(item.partition(), item.offset())
+        if not found and timeout > 0:
+            self._places |= committed(consumer, [part for part in self._parts() if part.partition in new])
 
     def _keep(self) -> None:
         """In the keeper's thread: shows that we are there. A partition that comes meanwhile may bring a message."""
@@ -130,10 +144,14 @@ class KafkaSource(Source):
             if consumer is None or not self._keeper.due:
                 return
             with suppress(KafkaException):  # whoever consumes next hears of it
-                consumer.pause(consumer.assignment())
+                consumer.pause(self._parts())
                 self._keeper.paused = True
                 self._early += consumer.consume(100, 0)
             self._keeper.beat()
+
+    def _parts(self) -> list[TopicPartition]:
+        """What is assigned to us, as we were told: the client itself may take seconds to say so in a rebalance."""
+        return [TopicPartition(self._queue.topic, partition) for partition in sorted(self._owned)]
 
     def _message(self, item: Any) -> Message:
         if item.error():
@@ -153,9 +171,16 @@ class KafkaSource(Source):
             self._ends[partition] = offset + 1
         for partition in self._ends.keys() - self._owned:
             del self._ends[partition]  # another has it now, and these messages again
-        if self._consumer is not None:
-            self._commit(self._consumer, self._ends)
+        self._places |= self._ends
         self._hand_over(len(messages))
+        with self._turn:
+            if self._consumer is not None:
+                self._commit(self._consumer, self._ends)
+
+    def kept(self, messages: list[Message]) -> list[Message]:
+        still = [message for message in messages if message.token[0] in self._owned]
+        self._hand_over(len(messages) - len(still))
+        return still
 
     def _hand_over(self, count: int) -> None:
         with self._changed:
@@ -191,22 +216,25 @@ class KafkaSource(Source):
     def _lost(self, _consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
         gone = {part.partition for part in partitions}
         self._owned -= gone
+        self._shrunk = True
         self._early = [item for item in self._early if item.partition() not in gone]
         for partition in gone:
             self._ends.pop(partition, None)
-            self._starts.pop(partition, None)
+            self._places.pop(partition, None)
+
+    def _measure(self, consumer: Consumer) -> None:
+        """Once a second, by whoever's turn it is: a call to the client waits until no other thread is in one."""
+        now = time.monotonic()
+        if now - self._measured >= 1:
+            self._lag, self._measured = behind(consumer, self._queue.topic, self._places), now
 
     def lag(self) -> int:
-        """What the partitions of this process hold beyond what was handed out, as of the last answer of the broker."""
-        with self._changed:
-            if self._consumer is None:
-                return 0
-            return max(0, behind(self._consumer, self._starts) + len(self._early))
+        """What the partitions of this process hold beyond what is done, as of the last answer of the broker."""
+        return self._lag
 
     def close(self) -> None:
         self._keeper.stop(self._changed)
-        with self._changed:
-            consumer, self._consumer = self._consumer, None
+        consumer, self._consumer, self._lag = self._consumer, None, 0
         if consumer is not None:
             consumer.close()
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from threading import Condition, Event, Thread, get_ident
 
-from confluent_kafka import OFFSET_INVALID, Consumer, KafkaException
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 ASK_SECONDS = 1.0
 
@@ -54,22 +54,22 @@ class Keeper:
                 self._keep()
 
 
-def behind(consumer: Consumer, starts: dict[int, int]) -> int:
-    """How many messages the partitions of `consumer` hold beyond its position, by what it heard last.
+def committed(consumer: Consumer, parts: Sequence[TopicPartition]) -> dict[int, int]:
+    """Partition → the offset from which its group goes on; -1 where there is none, or no answer."""
+    try:
+        return {part.partition: max(part.offset, -1) for part in consumer.committed(parts, timeout=ASK_SECONDS)}
+    except KafkaException:
+        return {part.partition: -1 for part in parts}
 
-    `starts` keeps where a partition began of which nothing was handed out yet: asked of the broker once.
+
+def behind(consumer: Consumer, topic: str, places: Mapping[int, int]) -> int:
+    """How many messages of `topic` are beyond `places` (partition → offset), by what the client heard last.
+
+    Asks nobody; `position` and `assignment` of a client wait for seconds while its group finds itself.
     """
     total = 0
-    try:
-        for part in consumer.position(consumer.assignment()):
-            low, high = consumer.get_watermark_offsets(part, cached=True) or (OFFSET_INVALID, OFFSET_INVALID)
-            if high < 0:
-                continue  # nothing heard of it yet
-            if part.offset < 0 and part.partition not in starts:
-                committed = consumer.committed([part], timeout=ASK_SECONDS)[0].offset
-                starts[part.partition] = committed if committed >= 0 else low
-            position = part.offset if part.offset >= 0 else starts[part.partition]
-            total += max(0, high - max(position, low))
-    except (KafkaException, RuntimeError):  # no broker to ask, or closed meanwhile
-        return total
+    for partition, place in places.items():
+        found = consumer.get_watermark_offsets(TopicPartition(topic, partition), cached=True)
+        if found and place >= 0 <= found[1]:
+            total += max(0, found[1] - max(place, found[0]))
     return total

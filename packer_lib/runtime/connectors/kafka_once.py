@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka import KafkaException, Producer, TopicPartition
 
 from ..contract import ConnectionFailed, DeliveryFailed, Message, MessageRefused, Replica
 from ..manifest import QueueSpec
@@ -63,11 +63,11 @@ class Transaction:
             self._attempt(self.producer.begin_transaction)
             self._begun = True
 
-    def commit(self, offsets: list[TopicPartition], consumer: Consumer) -> None:
-        """All that was produced since the last one, and that the source was read up to `offsets`."""
+    def commit(self, offsets: list[TopicPartition], member: Any) -> None:
+        """All that was produced since the last one, and that `member` of its group read the source up to `offsets`."""
         self.begin()
-        producer, group = self.producer, consumer.consumer_group_metadata()
-        self._until(COMMIT_SECONDS, lambda left: producer.send_offsets_to_transaction(offsets, group, left))
+        producer = self.producer
+        self._until(COMMIT_SECONDS, lambda left: producer.send_offsets_to_transaction(offsets, member, left))
         self._until(COMMIT_SECONDS, lambda left: producer.commit_transaction(left))
         self._begun = False
 
@@ -100,12 +100,12 @@ class Transaction:
         producer, self._producer = self._producer, None
         if producer is None:
             return
-        if self._begun:
-            producer.purge()
-            with suppress(KafkaException):  # else whoever comes next under this name does it, or the broker by time
+        begun, self._begun = self._begun, False
+        with suppress(KafkaException):  # else whoever comes next under this name does it, or the broker by time
+            if begun:
+                producer.purge()
                 producer.abort_transaction(ABORT_SECONDS)
-        self._begun = False
-        producer.flush(0)
+            producer.flush(0)
 
 
 class OnceSink(KafkaSink):
@@ -141,23 +141,31 @@ class OnceSource(KafkaSource):
     def __init__(self, queue: QueueSpec, name: str, replica: Replica, transaction: Transaction) -> None:
         super().__init__(queue, name, replica)
         self._transaction = transaction
+        self._member: Any = None
 
     def connect(self) -> None:
         self._transaction.open()
         super().connect()
 
+    def consume(self, max_items: int, timeout: float) -> list[Message]:
+        """As whom we took them is kept: the broker takes no offsets from a member that the group has left behind."""
+        messages = super().consume(max_items, timeout)
+        if messages and self._consumer is not None:
+            self._member = self._consumer.consumer_group_metadata()
+        return messages
+
     def ack(self, messages: Sequence[Message]) -> None:
         if not messages:
             return
         ends = {partition: offset + 1 for partition, offset in (message.token for message in messages)}
-        consumer = self._consumer
-        if consumer is None or ends.keys() - self._owned:
+        if ends.keys() - self._owned:
             raise ConnectionFailed(
                 f"{place(self._queue)}: partitions went to another while their messages were in hand"
             )
         self._transaction.commit(
-            [TopicPartition(self._queue.topic, partition, offset) for partition, offset in ends.items()], consumer
+            [TopicPartition(self._queue.topic, partition, offset) for partition, offset in ends.items()], self._member
         )
+        self._places |= ends
         self._hand_over(len(messages))
 
     def close(self) -> None:
