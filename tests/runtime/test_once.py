@@ -109,6 +109,25 @@ def test_messages_that_lead_to_nothing_are_done_too(kafka: Broker) -> None:
     ends.close()
 
 
+def test_the_end_of_a_transaction_is_nothing_that_waits(kafka: Broker) -> None:
+    """It takes a place in the topic, which no reader ever gets."""
+    ends = Ends(kafka, "out")
+    put(ends.read, range(3))
+    messages = take(ends.source, 3)
+    ends.sinks["out"].produce(messages)
+    ends.source.ack(messages)
+    ends.close()
+    with reading(ends.written[0]) as out:
+        out.ack(take(out, 3))
+        time.sleep(1)
+        out.consume(1, 1)
+        assert out.lag() == 0
+    with reading(ends.written[0]) as out:
+        wait_for(lambda: len(out.consume(1, 0.2)) == 1, 10)
+        assert out.lag() <= 4
+        wait_for(lambda: not out.consume(10, 1.2) and out.lag() == 0, 10)
+
+
 def test_one_who_takes_our_name_ends_what_we_began(kafka: Broker) -> None:
     """A process that was taken for dead and is not: its last batch is the other's."""
     ends = Ends(kafka, "out")

@@ -17,7 +17,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, Topi
 from ..contract import ALONE, ConnectionFailed, DeliveryFailed, Message, MessageRefused, Replica, Sink, Source
 from ..manifest import QueueSpec
 from .kafka_client import Health, config_of, place, prepare, unreachable
-from .kafka_group import Keeper, behind, committed
+from .kafka_group import Keeper, behind
 
 PATIENCE_SECONDS = 5.0
 MAX_POLL_MS = 300_000  # librdkafka's own default
@@ -64,7 +64,7 @@ class KafkaSource(Source):
         self._ends: dict[int, int] = {}  # partition → first offset that is not done, not committed yet
         self._owned: set[int] = set()
         self._shrunk = False
-        self._places: dict[int, int] = {}  # partition → first offset that is not done; -1 where that is not known
+        self._places: dict[int, int] = {}  # partition → where it goes on, for `lag`
         self._early: list[Any] = []  # came while nobody asked for messages
         self._lag, self._measured = 0, 0.0
         self._in_hand = 0
@@ -88,7 +88,12 @@ class KafkaSource(Source):
                 "heartbeat.interval.ms": 3_000,
             },
         )
-        config |= {"enable.auto.commit": False, "enable.auto.offset.store": False, "error_cb": self._health}
+        config |= {
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "enable.partition.eof": True,
+            "error_cb": self._health,
+        }
         prepare(self._queue, config)
         self._consumer = Consumer(config)
         self._consumer.subscribe(
@@ -103,39 +108,42 @@ class KafkaSource(Source):
         with self._turn:
             self._keeper.beat()
             try:
-                found = self._take(self._consumer, max_items, timeout)
+                messages = self._take(self._consumer, max_items, timeout)
             except KafkaException as error:
                 raise ConnectionFailed(f"{place(self._queue)}: {error.args[0].str()}") from None
             if self._shrunk:  # while we took them; now they are another's
-                found, self._shrunk = [item for item in found if item.partition() in self._owned], False
-            self._in_hand += len(found)
+                messages, self._shrunk = [item for item in messages if item.token[0] in self._owned], False
+            self._in_hand += len(messages)
             self._measure(self._consumer)
             self._keeper.beat()
-        if not found and self._health.error:
+        if not messages and self._health.error:
             raise unreachable(self._queue, self._health.error)
         self._health.clear()
-        return [self._message(item) for item in found]
+        return messages
 
-    def _take(self, consumer: Consumer, max_items: int, timeout: float) -> list[Any]:
+    def _take(self, consumer: Consumer, max_items: int, timeout: float) -> list[Message]:
+        """What there is, else what comes within `timeout`; that a partition is at its end is no message."""
         if self._keeper.paused:
             consumer.resume(self._parts())
             self._keeper.paused = False
-        if self._early:
-            early, self._early = self._early[:max_items], self._early[max_items:]
-            return early
-        found: list[Any] = consumer.consume(max_items, 0)
-        if not found and timeout > 0 and (found := consumer.consume(1, timeout)) and max_items > 1:
-            found += consumer.consume(max_items - 1, 0)
-        if new := self._owned - self._places.keys():
-            self._learn(consumer, new, found, timeout)
-        return found
+        found, self._early = self._early[:max_items], self._early[max_items:]
+        found = found or consumer.consume(max_items, 0)
+        messages = self._messages(found)
+        deadline = time.monotonic() + timeout
+        while not messages and (left := deadline - time.monotonic()) > 0:
+            if not (found := consumer.consume(1, left)):
+                break
+            if max_items > 1:
+                found += consumer.consume(max_items - 1, 0)
+            messages = self._messages(found)
+        return messages
 
-    def _learn(self, consumer: Consumer, new: set[int], found: Sequence[Any], timeout: float) -> None:
-        """Where `new` partitions begin: at the first message of them, or where the group was."""
-        for item in found:
-            self._places.setdefault(item.partition(), item.offset())
-        if not found and timeout > 0:
-            self._places |= committed(consumer, [part for part in self._parts() if part.partition in new])
+    def _messages(self, found: Sequence[Any]) -> list[Message]:
+        messages = [message for item in found if (message := self._message(item)) is not None]
+        if self._owned - self._places.keys():
+            for message in messages:
+                self._places.setdefault(*message.token)
+        return messages
 
     def _keep(self) -> None:
         """In the keeper's thread: shows that we are there. A partition that comes meanwhile may bring a message."""
@@ -153,8 +161,11 @@ class KafkaSource(Source):
         """What is assigned to us, as we were told: the client itself may take seconds to say so in a rebalance."""
         return [TopicPartition(self._queue.topic, partition) for partition in sorted(self._owned)]
 
-    def _message(self, item: Any) -> Message:
+    def _message(self, item: Any) -> Message | None:
         if item.error():
+            if item.error().code() == KafkaError._PARTITION_EOF:  # behind what is no message: ends of transactions
+                self._reached(item.partition(), item.offset())
+                return None
             raise ConnectionFailed(f"{place(self._queue)}, topic {self._queue.topic!r}: {item.error().str()}")
         partition, offset, headers = item.partition(), item.offset(), item.headers()
         return Message(
@@ -171,11 +182,15 @@ class KafkaSource(Source):
             self._ends[partition] = offset + 1
         for partition in self._ends.keys() - self._owned:
             del self._ends[partition]  # another has it now, and these messages again
-        self._places |= self._ends
+        for partition, end in self._ends.items():
+            self._reached(partition, end)
         self._hand_over(len(messages))
         with self._turn:
             if self._consumer is not None:
                 self._commit(self._consumer, self._ends)
+
+    def _reached(self, partition: int, offset: int) -> None:
+        self._places[partition] = max(offset, self._places.get(partition, 0))
 
     def kept(self, messages: list[Message]) -> list[Message]:
         still = [message for message in messages if message.token[0] in self._owned]

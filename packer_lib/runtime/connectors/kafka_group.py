@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from threading import Condition, Event, Thread, get_ident
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
-
-ASK_SECONDS = 1.0
+from confluent_kafka import Consumer, TopicPartition
 
 
 class Keeper:
@@ -54,14 +52,6 @@ class Keeper:
                 self._keep()
 
 
-def committed(consumer: Consumer, parts: Sequence[TopicPartition]) -> dict[int, int]:
-    """Partition → the offset from which its group goes on; -1 where there is none, or no answer."""
-    try:
-        return {part.partition: max(part.offset, -1) for part in consumer.committed(parts, timeout=ASK_SECONDS)}
-    except KafkaException:
-        return {part.partition: -1 for part in parts}
-
-
 def behind(consumer: Consumer, topic: str, places: Mapping[int, int]) -> int:
     """How many messages of `topic` are beyond `places` (partition → offset), by what the client heard last.
 
@@ -70,6 +60,6 @@ def behind(consumer: Consumer, topic: str, places: Mapping[int, int]) -> int:
     total = 0
     for partition, place in places.items():
         found = consumer.get_watermark_offsets(TopicPartition(topic, partition), cached=True)
-        if found and place >= 0 <= found[1]:
+        if found and found[1] >= 0:
             total += max(0, found[1] - max(place, found[0]))
     return total

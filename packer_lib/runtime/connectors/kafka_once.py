@@ -165,7 +165,8 @@ class OnceSource(KafkaSource):
         self._transaction.commit(
             [TopicPartition(self._queue.topic, partition, offset) for partition, offset in ends.items()], self._member
         )
-        self._places |= ends
+        for partition, end in ends.items():
+            self._reached(partition, end)
         self._hand_over(len(messages))
 
     def close(self) -> None:
