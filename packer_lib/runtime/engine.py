@@ -95,7 +95,7 @@ def _serve(folder: Path, manifest: Manifest, settings: Settings, state: State) -
     probes = Probes(settings.host, settings.port, state)
     log.info("probes on http://%s:%d/readyz", settings.host, probes.port)
     steps = chain.Chain(manifest, folder, _observe)
-    deliveries = Deliveries(Path(settings.state) if settings.state else folder / ".state", settings.replica)
+    deliveries = Deliveries(Path(settings.state) if settings.state else folder / ".mlpacker-state", settings.replica)
     try:
         state.loading = True
         steps.load()
