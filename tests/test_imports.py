@@ -49,6 +49,8 @@ LEAVES = {
     "connectors/mqtt_session.py": {"paho"},
     "connectors/kafka.py": {"confluent_kafka"},
     "connectors/kafka_client.py": {"confluent_kafka"},
+    "connectors/kafka_group.py": {"confluent_kafka"},
+    "connectors/kafka_once.py": {"confluent_kafka"},
     "connectors/websocket.py": {"websockets"},
     "connectors/websocket_link.py": {"websockets"},
     "frameworks/scikit_learn.py": {"sklearn", "skops", "joblib", "numpy"},

@@ -17,7 +17,9 @@ from typing import BinaryIO, Protocol
 
 from packer_lib.artefacts.model import Unfit
 
-LEFT_OUT = frozenset({".git", ".hg", ".svn", ".venv", "__pycache__", ".ipynb_checkpoints", ".mypy_cache"})
+LEFT_OUT = frozenset(
+    {".git", ".hg", ".svn", ".venv", "__pycache__", ".ipynb_checkpoints", ".mypy_cache", ".mlpacker-state"}
+)
 DEPTH = 32
 CHUNK = 1 << 20
 

@@ -93,6 +93,7 @@ def _step(step: Step, artefact: Artefact) -> StepSpec:
         max_wait_ms=step.batch.max_wait_ms,
         on_error=step.on_error,
         dead_letter=step.dead_letter or "",
+        delivery=step.delivery,
         test=asdict(step.test) if step.test else None,
     )
 

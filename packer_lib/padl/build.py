@@ -90,6 +90,7 @@ def _behaviour(node: dict[str, Any]) -> dict[str, Any]:
         "batch": Batch(_whole(batch, "max_size", Batch().max_size), _whole(batch, "max_wait_ms", Batch().max_wait_ms)),
         "on_error": _text(node, "on_error", "fail"),
         "dead_letter": _text(node, "dead_letter") or None,
+        "delivery": _text(node, "delivery", "at_least_once"),
         "test": Golden(test["input"], test.get("output")) if "input" in test else None,
         "port": _whole(node, "port", 0) or None,
         "env": _environment(node),

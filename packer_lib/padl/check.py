@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from packer_lib.padl import containers, cron, links, paths, placement
+from packer_lib.padl import containers, cron, delivery, links, paths, placement
 from packer_lib.padl.document import Finding
 from packer_lib.padl.model import Pipeline, Queue, Step
 
@@ -140,6 +140,7 @@ RULES: tuple[Rule, ...] = (
     _schedule,
     _paths,
     _fates,
+    delivery.exactly_once,
     _topics,
     _same_topics,
     _passwords,

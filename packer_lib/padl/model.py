@@ -10,6 +10,7 @@ from packer_lib.errors import Problem
 PackageMode = Literal["api", "stream"]
 DeployMode = Literal["local", "remote"]
 OnError = Literal["fail", "skip", "dead_letter"]
+Delivery = Literal["at_least_once", "exactly_once"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,7 @@ class Step:
     batch: Batch = Batch()
     on_error: OnError = "fail"
     dead_letter: str | None = None
+    delivery: Delivery = "at_least_once"
     test: Golden | None = None
     port: int | None = None
     env: dict[str, str] = field(default_factory=dict)

@@ -8,10 +8,9 @@ from typing import Any
 
 from . import formats
 from .chain import Chain, Outcome
-from .contract import Message, MessageRefused, StepFailed
+from .contract import ERROR, Message, MessageRefused, StepFailed
+from .deliveries import DELIVERIES
 from .manifest import Manifest, StepSpec
-
-ERROR = "mlpacker-error-"
 
 
 @dataclass(slots=True)
@@ -49,6 +48,13 @@ class Batches:
             if error is not None and not self._settle(error, place, message, queue, result):
                 result.done, result.fatal = place, error
                 break
+        return result
+
+    def give_up(self, queue: str, message: Message, reason: str) -> Result:
+        """The result for a `message` that is not to be handled any more, as a failure of the step that reads it."""
+        error, result = StepFailed(self._readers[queue].name, "crash", reason), Result(1)
+        if not self._settle(error, 0, message, queue, result, DELIVERIES):
+            result.done, result.fatal = 0, error
         return result
 
     def _outcomes(self, queue: str, messages: Sequence[Message]) -> list[Outcome]:
@@ -98,13 +104,15 @@ class Batches:
             out.setdefault(queue, []).append(item)
         return None
 
-    def _settle(self, error: StepFailed, place: int, message: Message, queue: str, result: Result) -> bool:
+    def _settle(
+        self, error: StepFailed, place: int, message: Message, queue: str, result: Result, attempts: int = 1
+    ) -> bool:
         """Gives a failed message its declared fate; False when that is to stop the unit."""
         step = self._steps[error.step]
         if step.on_error == "skip":
             result.skipped.append(error)
         elif step.on_error == "dead_letter":
-            letter = dead_letter(message, error, f"{queue} {message.position}")
+            letter = dead_letter(message, error, f"{queue} {message.position}", attempts)
             letter.token = place
             result.out.setdefault(step.dead_letter, []).append(letter)
             result.dead.append(error)
@@ -113,10 +121,10 @@ class Batches:
         return True
 
 
-def dead_letter(message: Message, error: StepFailed, source: str) -> Message:
-    """`message` as it came, with why it failed in its headers. `attempt` counts up when it is sent round again."""
+def dead_letter(message: Message, error: StepFailed, source: str, attempts: int = 1) -> Message:
+    """`message` as it came, with why it failed after `attempts` in its headers; they add up when it is sent round."""
     former = message.headers.get(f"{ERROR}attempt", b"0")
-    attempt = int(former) + 1 if former.isdigit() else 1
+    attempt = attempts + (int(former) if former.isdigit() else 0)
     reasons = {
         "stage": error.stage,
         "step": error.step,

@@ -55,7 +55,10 @@ CONNECTORS = _table(
     Plugin(
         "kafka",
         "connectors.kafka:Kafka",
-        ("connectors/kafka.py", "connectors/kafka_client.py"),
+        (
+            *("connectors/kafka.py", "connectors/kafka_client.py"),
+            *("connectors/kafka_group.py", "connectors/kafka_once.py"),
+        ),
         ("confluent-kafka==2.16.1",),
     ),
     Plugin(
@@ -101,7 +104,10 @@ PACKAGE_MODES = _table(
     Plugin(
         "stream",
         "engine:run",
-        ("engine.py", "batch.py", "formats.py", "probes.py", "metrics.py"),
+        (
+            *("engine.py", "batch.py", "deliveries.py", "ends.py", "formats.py", "probes.py", "watchdog.py"),
+            "metrics.py",
+        ),
         ("prometheus-client>=0.22", "orjson>=3.11", "msgpack>=1.1"),
     ),
 )

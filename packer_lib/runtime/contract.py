@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+ERROR = "mlpacker-error-"  # how the headers begin that say why a dead letter is one
+
 
 @dataclass(slots=True)
 class Message:
@@ -22,6 +24,22 @@ class Message:
     headers: dict[str, bytes] = field(default_factory=dict)
     position: str = ""
     token: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """Which of the `of` processes of a unit this one is, from 0. To a broker the same number is the same one."""
+
+    number: int = 0
+    of: int = 1
+
+    @property
+    def suffix(self) -> str:
+        """For names that each process needs for itself; the first keeps the name of a unit that is alone."""
+        return f".{self.number}" if self.number else ""
+
+
+ALONE = Replica()
 
 
 class ConnectionFailed(Exception):
@@ -61,6 +79,21 @@ class Source(ABC):
     @abstractmethod
     def close(self) -> None:
         """Leaves in order and frees everything; may be called twice, and before `connect`."""
+
+    def lag(self) -> int:
+        """Messages that wait and are not done, as far as that is known here without asking; called by any thread."""
+        return 0
+
+    def kept(self, messages: list[Message]) -> list[Message]:
+        """Of `messages`, consumed one after another, those that are still ours to do; the others are another's now."""
+        return messages
+
+    def retire(self) -> bool:
+        """This one leaves for good: the peer is to give it nothing more, and `close` ends what it keeps for it.
+
+        True when what it was given already is still to be consumed and acknowledged before `close`.
+        """
+        return False
 
 
 class Sink(ABC):

@@ -10,7 +10,7 @@ import gc
 import logging
 import signal
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,24 +18,29 @@ from typing import Any
 from . import chain, logs, metrics
 from . import manifest as manifests
 from .batch import Batches, Result
-from .catalogue import CONNECTORS, find
 from .contract import (
+    ALONE,
     ConnectionFailed,
     DeliveryFailed,
     HandlerUnusable,
     Message,
     MessageRefused,
     ModelUnusable,
+    Replica,
     Sink,
     Source,
 )
+from .deliveries import DELIVERIES, Deliveries
+from .ends import connectors, plug
 from .manifest import Manifest, QueueSpec, Settings
 from .probes import PortTaken, Probes, State
+from .watchdog import Watchdog
 
 log = logging.getLogger("mlpacker.engine")
 
 FLUSH_SECONDS = 30.0
 IDLE_SECONDS = 0.5
+DRAIN_SECONDS = 1.0
 BACKOFF = (0.5, 1.0, 2.0, 4.0, 8.0, 10.0)
 SAY_EVERY = 10.0
 
@@ -49,8 +54,10 @@ class ToldWhileLoading(BaseException):
 
 
 def run(folder: Path, argv: Sequence[str]) -> int:
-    """The entry point of a stream bundle in `folder`; returns the exit code: 0 after SIGTERM or SIGINT, else 1.
+    """The entry point of a stream bundle in `folder`; returns the exit code: 0 after a signal to stop, else 1.
 
+    SIGTERM and SIGINT: it finishes the batch in hand, and the broker keeps its place. SIGUSR1: it leaves for good, as a
+    replica that is one too many, and hands back its place when all that the broker gave it is done.
     `--check` loads everything, answers the golden requests and connects nowhere.
     """
     manifest = manifests.load(folder)
@@ -59,7 +66,7 @@ def run(folder: Path, argv: Sequence[str]) -> int:
     if "--check" in argv:
         return chain.check_command(folder, manifest)
     state = State(info=manifests.describe(manifest, settings, datetime.now(UTC)))
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, lambda signum, _frame: _asked_to_stop(signum, state))
     try:
         _serve(folder, manifest, settings, state)
@@ -77,6 +84,7 @@ def run(folder: Path, argv: Sequence[str]) -> int:
 
 def _asked_to_stop(signum: int, state: State) -> None:
     log.info("%s: finishing the batch in hand", signal.Signals(signum).name)
+    state.leaving = state.leaving or signum == signal.SIGUSR1
     state.reason = "stopping"
     state.stop.set()
     if state.loading:
@@ -87,14 +95,19 @@ def _serve(folder: Path, manifest: Manifest, settings: Settings, state: State) -
     probes = Probes(settings.host, settings.port, state)
     log.info("probes on http://%s:%d/readyz", settings.host, probes.port)
     steps = chain.Chain(manifest, folder, _observe)
+    deliveries = Deliveries(Path(settings.state) if settings.state else folder / ".mlpacker-state", settings.replica)
     try:
         state.loading = True
         steps.load()
         state.loading = False
         _collect_less()
-        Engine(manifest, Batches(manifest, steps), state).run()
+        replica = Replica(settings.replica, settings.replicas)
+        engine = Engine(manifest, Batches(manifest, steps), state, deliveries=deliveries, replica=replica)
+        engine.watch(settings.stall_seconds)
+        engine.run()
     finally:
         steps.close()
+        deliveries.close()
         probes.close()
 
 
@@ -109,26 +122,48 @@ def _observe(step: str, _size: int, seconds: float) -> None:
     metrics.PREDICT_SECONDS.labels(step).observe(seconds)
 
 
-def plug(queue: QueueSpec) -> Any:
-    """The connector class of the catalogue for `queue`."""
-    return find("connector", queue.connector, CONNECTORS).load()
-
-
 class Engine:
     """Moves messages until `state.stop` is set or one fails for good (`Stopped`). `state` is what the probes show,
-    `plug` finds a queue's connector class."""
+    `plug` finds a queue's connector class, `deliveries` knows what the process before this one died of."""
 
     def __init__(
-        self, manifest: Manifest, batches: Batches, state: State, plug: Callable[[QueueSpec], Any] = plug
+        self,
+        manifest: Manifest,
+        batches: Batches,
+        state: State,
+        plug: Callable[[QueueSpec], Any] = plug,
+        *,
+        deliveries: Deliveries | None = None,
+        replica: Replica = ALONE,
     ) -> None:
         self._manifest, self._batches, self._state = manifest, batches, state
-        name = f"mlpacker.{manifest.pipeline}.{manifest.unit}"
-        self._sources: dict[str, Source] = {queue.id: plug(queue).source(queue, name) for queue in inputs(manifest)}
-        self._sinks: dict[str, Sink] = {queue.id: plug(queue).sink(queue, name) for queue in outputs(manifest)}
+        self._deliveries = deliveries or Deliveries(None)
+        self._sources: dict[str, Source]
+        self._sinks: dict[str, Sink]
+        self._sources, self._sinks = connectors(manifest, plug, replica)
         self._max_batch = min(step.max_batch for step in manifest.steps)
         self._max_wait = max(step.max_wait_ms for step in manifest.steps) / 1000
         self._failures = Rarely(SAY_EVERY, time.monotonic)
         self._attempts = 0
+        self._in_hand = ""
+        self._watchdog: Watchdog | None = None
+        for queue, source in self._sources.items():
+            metrics.LAG.labels(queue).set_function(source.lag)
+        for step in manifest.steps:
+            if step.kind == "model":
+                metrics.MODEL.labels(step.name, step.sha256[:12], step.sha256).set(1)
+
+    def watch(self, seconds: float) -> None:
+        """From now on this thread, which is to call `run`, is watched for standing still that long; 0: not at all."""
+        self._watchdog = Watchdog(self._state, self._waiting, seconds)
+        self._watchdog.start()
+
+    def _waiting(self) -> str:
+        """What waits to be moved, or ""; asked by the watchdog."""
+        if self._in_hand:
+            return self._in_hand
+        lags = {queue: lag for queue, source in self._sources.items() if (lag := source.lag())}
+        return ", ".join(f"{lag} messages wait in {queue}" for queue, lag in lags.items())
 
     def run(self) -> None:
         """Connects, pumps and connects again, at growing intervals, until stopped."""
@@ -137,12 +172,23 @@ class Engine:
                 try:
                     self._connect()
                     self._pump()
+                    if self._state.leaving:
+                        self._drain()
                 except (ConnectionFailed, DeliveryFailed) as error:
                     self._close()
                     self._wait_after(error)
         finally:
             self._state.reason = "stopping"
             self._close()
+            if self._watchdog:
+                self._watchdog.close()
+
+    def _drain(self) -> None:
+        """What a broker has given to this replica is nobody else's to do."""
+        for queue, source in self._sources.items():
+            if source.retire():
+                while self._batch(queue, source, DRAIN_SECONDS):
+                    pass
 
     def _wait_after(self, error: Exception) -> None:
         delay = BACKOFF[min(self._attempts, len(BACKOFF)) - 1]
@@ -184,19 +230,39 @@ class Engine:
             return False
         arrived = time.monotonic()
         metrics.MESSAGES_IN.labels(queue).inc(len(messages))
-        metrics.BATCH_SIZE.observe(len(messages))
         metrics.IN_FLIGHT.inc(len(messages))
+        self._in_hand = f"{len(messages)} messages of {queue} are in hand"
         try:
-            result = self._batches.run(queue, messages)
-            self._deliver(queue, messages, result)
-            source.ack(messages[: result.done])
+            for part in self._deliveries.parts(queue, messages):
+                self._move(queue, source, part)
         finally:
             metrics.IN_FLIGHT.dec(len(messages))
-        metrics.END_TO_END_SECONDS.observe(time.monotonic() - arrived)
+            self._in_hand = ""
+        self._state.moved = time.monotonic()
+        metrics.END_TO_END_SECONDS.observe(self._state.moved - arrived)
+        return True
+
+    def _move(self, queue: str, source: Source, messages: Sequence[Message]) -> None:
+        metrics.BATCH_SIZE.observe(len(messages))
+        result = self._handle(queue, messages)
+        self._deliver(queue, messages, result)
+        done = messages[: result.done]
+        source.ack(done)
+        self._deliveries.done(queue, done)
+        self._state.moved = time.monotonic()
         self._tell(result)
         if result.fatal is not None:
             raise Stopped(f"{queue} {messages[result.done].position}: {result.fatal}; the message is not acknowledged")
-        return True
+
+    def _handle(self, queue: str, messages: Sequence[Message]) -> Result:
+        if self._deliveries.deadly(queue, messages):
+            reason = f"the process died each of the {DELIVERIES} times that it was handled"
+            return self._batches.give_up(queue, messages[0], reason)
+        self._deliveries.begin(queue, messages)
+        try:
+            return self._batches.run(queue, messages)
+        finally:
+            self._deliveries.end()
 
     def _take(self, source: Source, wait: float) -> list[Message]:
         """What is waiting, and where a step asks for it (`max_wait_ms`) what comes shortly after."""
@@ -207,7 +273,7 @@ class Engine:
             if left <= 0:
                 break
             messages += source.consume(self._max_batch - len(messages), min(left, IDLE_SECONDS))
-        return messages
+        return source.kept(messages) if self._max_wait else messages
 
     def _deliver(self, queue: str, messages: Sequence[Message], result: Result) -> None:
         """Dead letters last, for a sink may still refuse an answer and make its message one."""
@@ -253,21 +319,6 @@ class Engine:
             ", ".join(f"{spec.id} ({spec.connector} {spec.server}:{spec.port} {spec.topic})" for spec in specs)
             or "nothing"
         )
-
-
-def inputs(manifest: Manifest) -> list[QueueSpec]:
-    """The queues that the unit reads, in the order of its steps."""
-    return _queues(manifest, (queue for step in manifest.steps for queue in step.inputs))
-
-
-def outputs(manifest: Manifest) -> list[QueueSpec]:
-    """The queues that the unit writes: its outputs, then its dead-letter queues."""
-    plain = [queue for step in manifest.steps for queue in step.outputs]
-    return _queues(manifest, [*plain, *(step.dead_letter for step in manifest.steps if step.on_error == "dead_letter")])
-
-
-def _queues(manifest: Manifest, names: Iterable[str]) -> list[QueueSpec]:
-    return [manifest.queues[name] for name in dict.fromkeys(names) if name in manifest.queues]
 
 
 class Rarely:

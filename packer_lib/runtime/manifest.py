@@ -36,6 +36,7 @@ class StepSpec:
     max_wait_ms: int = 0
     on_error: str = "fail"
     dead_letter: str = ""
+    delivery: str = "at_least_once"
     test: dict[str, Any] | None = None
 
 
@@ -101,7 +102,9 @@ class Settings:
     """What the machine tells the unit: `MLPACKER_HOST`, `MLPACKER_PORT` … (port 0: any free one).
 
     `door` is the folder of the unit's door, see door/; host and port are private then. `links` says where the units
-    are that this one calls, see links.py.
+    are that this one calls, see links.py. This is process `replica` (from 0) of `replicas` of the unit. `state` is a
+    folder of its own that outlives the process, see deliveries.py; after `stall_seconds` without progress while
+    messages wait it no longer counts as alive (0: never).
     """
 
     host: str = "127.0.0.1"
@@ -111,14 +114,20 @@ class Settings:
     door: str = ""
     links: str = ""
     max_body_mib: int = 32
+    replica: int = 0
+    replicas: int = 1
+    state: str = ""
+    stall_seconds: float = 600.0
 
 
 def settings() -> Settings:
     """`Settings` from the environment; an unset or empty variable keeps the default."""
     env = {item.name: os.environ.get(f"MLPACKER_{item.name.upper()}", "") for item in fields(Settings)}
     given: dict[str, Any] = {name: value for name, value in env.items() if value}
-    for name in {"port", "max_body_mib"} & given.keys():
+    for name in {"port", "max_body_mib", "replica", "replicas"} & given.keys():
         given[name] = int(given[name])
+    for name in {"stall_seconds"} & given.keys():
+        given[name] = float(given[name])
     return Settings(**given)
 
 

@@ -20,6 +20,8 @@ END_TO_END_SECONDS = Histogram(
 )
 IN_FLIGHT = Gauge("mlpacker_in_flight", "Messages or requests taken in and not yet acknowledged or answered")
 RECONNECTS = Counter("mlpacker_reconnects", "Attempts to connect after the first", ["queue"])
+LAG = Gauge("mlpacker_lag", "Messages that wait for this process, as far as its client knows", ["queue"])
+MODEL = Gauge("mlpacker_model", "1 for the model that a step answers with", ["step", "version", "sha256"])
 LINK_SECONDS = Histogram(
     "mlpacker_link_seconds", "Time of a call to the next unit, tries included", ["unit"], buckets=SECONDS
 )
@@ -38,6 +40,7 @@ __all__ = [
     "DEAD_LETTERS",
     "END_TO_END_SECONDS",
     "IN_FLIGHT",
+    "LAG",
     "LINK_FAILURES",
     "LINK_RETRIES",
     "LINK_SECONDS",
@@ -45,6 +48,7 @@ __all__ = [
     "MESSAGES_IN",
     "MESSAGES_OUT",
     "MESSAGES_SKIPPED",
+    "MODEL",
     "PREDICT_SECONDS",
     "RECONNECTS",
     "exposition",

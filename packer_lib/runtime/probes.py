@@ -1,6 +1,6 @@
 """A stream unit's small HTTP port, answered beside the work by threads of its own.
 
-GET /livez    200 as long as the process runs
+GET /livez    200, or 503 {"live": false, "reason": "no progress for …"} when it stands still while messages wait
 GET /readyz   200 {"ready": true}, or 503 {"ready": false, "reason": "cannot reach mqtt broker …"}
 GET /metrics  Prometheus text
 GET /info     pipeline, unit, mode, release, steps, models, started
@@ -22,11 +22,18 @@ JSON = "application/json"
 
 @dataclass(slots=True)
 class State:
-    """What the data thread says of itself, and is told: `reason` is why the unit is not ready, empty when it is."""
+    """What the data thread says of itself, and is told: `reason` is why the unit is not ready, empty when it is.
+
+    `moved` is when it last finished a batch (monotonic seconds), `stalled` what the watchdog says; `leaving`: this
+    replica stops for good, see `Source.retire`.
+    """
 
     info: Mapping[str, Any] = field(default_factory=dict)
     reason: str = "starting"
     loading: bool = False
+    leaving: bool = False
+    moved: float = 0.0
+    stalled: str = ""
     stop: Event = field(default_factory=Event)
 
 
@@ -79,12 +86,16 @@ def _handler(state: State) -> type[BaseHTTPRequestHandler]:
 
 
 def _routes(state: State) -> dict[str, Callable[[], tuple[int, str, bytes]]]:
+    def live() -> tuple[int, str, bytes]:
+        reason = state.stalled
+        return (503, JSON, _json({"live": False, "reason": reason})) if reason else (200, JSON, _json({"live": True}))
+
     def ready() -> tuple[int, str, bytes]:
-        reason = state.reason
+        reason = state.reason or state.stalled
         return (503, JSON, _json({"ready": False, "reason": reason})) if reason else (200, JSON, _json({"ready": True}))
 
     return {
-        "/livez": lambda: (200, JSON, _json({"live": True})),
+        "/livez": live,
         "/readyz": ready,
         "/metrics": lambda: (200, metrics.CONTENT_TYPE, metrics.exposition()),
         "/info": lambda: (200, JSON, _json(state.info)),

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 
+from packer_lib.runtime.batch import dead_letter
 from packer_lib.runtime.connectors.websocket import WebSocket, WebSocketSink
-from packer_lib.runtime.contract import DeliveryFailed, Message, Sink, Source
+from packer_lib.runtime.contract import DeliveryFailed, Message, Sink, Source, StepFailed
 from packer_lib.runtime.manifest import QueueSpec
 from tests.contract.connectors import ConnectorSuite, Ends, fresh, take
 from tests.support import free_port, wait_for
@@ -68,3 +71,37 @@ class TestAcknowledgedWebSocketIntoAListener(Acknowledged, TestWebSocketIntoALis
 
 class TestAcknowledgedWebSocketFromAListener(Acknowledged, TestWebSocketFromAListener):
     pass
+
+
+@pytest.mark.parametrize(
+    ("value", "key", "parts"),
+    [
+        (b'{"n": 1}', b"k", {"key": "k", "value": '{"n": 1}'}),
+        (b"\xff\x00", None, {"key": None, "value": "/wA=", "encoding": "base64"}),
+    ],
+)
+def test_a_dead_letter_says_in_its_frame_why_it_is_one(value: bytes, key: bytes | None, parts: dict[str, str]) -> None:
+    source, sink = (
+        QueueSpec("q", "websocket", "127.0.0.1", port, "dead", {"role": role})
+        for port in (free_port(),)
+        for role in ("server", "client")
+    )
+    receiver, sender = WebSocket.source(source, "mlpacker.test"), WebSocket.sink(sink, "mlpacker.test")
+    receiver.connect()
+    sender.connect()
+    failed = StepFailed("clean", "handle", "ValueError: größer")
+    sender.produce([dead_letter(Message(value, key, {"traceparent": b"00-1"}), failed, "in t[0]@7")])
+    (letter,) = take(receiver, 1)
+    assert json.loads(letter.value) == {
+        "headers": {
+            "traceparent": "00-1",
+            "mlpacker-error-stage": "handle",
+            "mlpacker-error-step": "clean",
+            "mlpacker-error-reason": "ValueError: größer",
+            "mlpacker-error-source": "in t[0]@7",
+            "mlpacker-error-attempt": "1",
+        },
+        **parts,
+    }
+    sender.close()
+    receiver.close()

@@ -125,7 +125,7 @@ def test_a_batch_is_never_larger_than_the_smallest_bound_of_the_steps(tmp_path: 
 
     class Watched(Memory):
         @staticmethod
-        def source(queue: QueueSpec, name: str) -> Any:
+        def source(queue: QueueSpec, name: str, *_: Any) -> Any:
             class Source(MemorySource):
                 def consume(self, max_items: int, timeout: float) -> list[Message]:
                     sizes.append(max_items)
@@ -257,7 +257,7 @@ class Failing(Memory):
         self.queue, self.where, self.left = queue, where, times
         self.acked_while_failing: list[int] = []
 
-    def sink(self, queue: QueueSpec, name: str) -> Sink:  # type: ignore[override]
+    def sink(self, queue: QueueSpec, name: str, *_: Any) -> Sink:  # type: ignore[override]
         outer = self
 
         class Broken(MemorySink):
@@ -310,7 +310,7 @@ class Strict(Memory):
     def __init__(self, most: int, *queues: str) -> None:
         self.most, self.queues = most, queues
 
-    def sink(self, queue: QueueSpec, name: str) -> Sink:  # type: ignore[override]
+    def sink(self, queue: QueueSpec, name: str, *_: Any) -> Sink:  # type: ignore[override]
         most = self.most if queue.id in self.queues else sys.maxsize
 
         class Refusing(MemorySink):

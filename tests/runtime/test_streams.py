@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,11 @@ OUT = 'mlpacker_messages_out_total{queue="out"}'
 def on(broker: Broker, name: str) -> QueueSpec:
     connector = "mqtt" if broker.name == "mosquitto" else "kafka"
     return QueueSpec(name, connector, broker.host, broker.port, fresh())
+
+
+def brief(queue: QueueSpec) -> QueueSpec:
+    """A group of it gives up a dead member after six seconds, which is the least that a broker takes."""
+    return replace(queue, options={"config": {"session.timeout.ms": 6000}}) if queue.connector == "kafka" else queue
 
 
 @contextmanager

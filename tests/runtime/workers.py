@@ -34,17 +34,22 @@ class Worker:
 
     folder: Path
     port: int = field(default_factory=free_port)
+    environment: dict[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
 
     def start(self, *arguments: str) -> None:
-        environment = {**os.environ, "MLPACKER_PORT": str(self.port)}
-        with (self.folder / "log.txt").open("ab") as output:
+        environment = {**os.environ, "MLPACKER_PORT": str(self.port), **self.environment}
+        with self.log_file.open("ab") as output:
             command = (sys.executable, "main.py", *arguments)
             self.process = subprocess.Popen(command, cwd=self.folder, env=environment, stderr=output, stdout=output)
 
     @property
+    def log_file(self) -> Path:
+        return self.folder / f"log{self.environment.get('MLPACKER_REPLICA', '')}.txt"
+
+    @property
     def log(self) -> str:
-        return (self.folder / "log.txt").read_text(encoding="utf-8")
+        return self.log_file.read_text(encoding="utf-8")
 
     def ask(self, path: str) -> tuple[int, Any]:
         """Status and body; status 0 while nothing listens."""
@@ -71,15 +76,15 @@ class Worker:
         return self.process.wait(seconds)
 
     def metric(self, line: str) -> float:
-        """The value of the series that is written `line` in the metrics; 0 when it is not there."""
-        found = [text for text in self.ask("/metrics")[1].splitlines() if text.startswith(f"{line} ")]
+        """The value of the series that is written `line` in the metrics; 0 when it is not there, or nobody answers."""
+        found = [text for text in (self.ask("/metrics")[1] or "").splitlines() if text.startswith(f"{line} ")]
         return float(found[0].split()[-1]) if found else 0.0
 
 
 @contextmanager
-def running(folder: Path) -> Iterator[Worker]:
+def running(folder: Path, **environment: str) -> Iterator[Worker]:
     """A started worker, killed at the end if it still runs."""
-    worker = Worker(folder)
+    worker = Worker(folder, environment=environment)
     worker.start()
     try:
         yield worker

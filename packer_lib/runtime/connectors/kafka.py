@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from threading import Condition, RLock
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
-from ..contract import ConnectionFailed, DeliveryFailed, Message, MessageRefused, Sink, Source
+from ..contract import ALONE, ConnectionFailed, DeliveryFailed, Message, MessageRefused, Replica, Sink, Source
 from ..manifest import QueueSpec
 from .kafka_client import Health, config_of, place, prepare, unreachable
+from .kafka_group import Keeper, behind
 
 PATIENCE_SECONDS = 5.0
+MAX_POLL_MS = 300_000  # librdkafka's own default
 COMMIT_LATER = {
     KafkaError.REBALANCE_IN_PROGRESS,
     KafkaError.ILLEGAL_GENERATION,
@@ -28,58 +32,140 @@ COMMIT_LATER = {
 
 class Kafka:
     @staticmethod
-    def source(queue: QueueSpec, name: str) -> Source:
-        return KafkaSource(queue, name)
+    def source(queue: QueueSpec, name: str, replica: Replica = ALONE) -> Source:
+        return KafkaSource(queue, name, replica)
 
     @staticmethod
-    def sink(queue: QueueSpec, name: str) -> Sink:
-        return KafkaSink(queue, name)
+    def sink(queue: QueueSpec, name: str, replica: Replica = ALONE) -> Sink:
+        return KafkaSink(queue, name, replica)
+
+    @staticmethod
+    def once(
+        read: Sequence[QueueSpec], written: Sequence[QueueSpec], name: str, replica: Replica
+    ) -> tuple[Mapping[str, Source], Mapping[str, Sink]]:
+        """All ends of a unit in one transaction, see kafka_once.py."""
+        from .kafka_once import once
+
+        return once(read, written, name, replica)
 
 
 class KafkaSource(Source):
-    """Consumer group `name`. Offsets are committed by `ack`, at the latest before their partition goes to another."""
+    """Consumer group `name`. Offsets are committed by `ack`, at the latest before their partition goes to another.
 
-    def __init__(self, queue: QueueSpec, name: str) -> None:
-        self._queue, self._name = queue, name
+    While a batch takes long, a thread polls in our stead with everything paused, or the broker would take us for dead
+    after `max.poll.interval.ms` and give what we have in hand to another. It begins at a third of that time, so that
+    whoever joins the group usually waits for the end of a batch and no message is in two hands.
+    """
+
+    def __init__(self, queue: QueueSpec, name: str, replica: Replica) -> None:
+        self._queue, self._name, self._replica = queue, name, replica
         self._consumer: Consumer | None = None
         self._health = Health()
         self._ends: dict[int, int] = {}  # partition → first offset that is not done, not committed yet
+        self._owned: set[int] = set()
+        self._shrunk = False
+        self._places: dict[int, int] = {}  # partition → where it goes on, for `lag`
+        self._early: list[Any] = []  # came while nobody asked for messages
+        self._lag, self._measured = 0, 0.0
+        self._in_hand = 0
+        self._changed = Condition()  # of `_in_hand`
+        self._turn = RLock()  # whose turn it is to poll
+        self._keeper = Keeper(1, self._keep)
 
     def connect(self) -> None:
-        self._health, self._ends = Health(), {}
+        self._health, self._ends, self._owned, self._places = Health(), {}, set(), {}
+        self._early, self._in_hand, self._lag, self._shrunk = [], 0, 0, False
         config = config_of(
             self._queue,
-            self._name,
+            self._name + self._replica.suffix,
             {
                 "group.id": self._name,
                 "auto.offset.reset": "earliest",
                 "partition.assignment.strategy": "cooperative-sticky",
                 "fetch.wait.max.ms": 100,
+                "queued.max.messages.kbytes": 16_384,  # what waits here while a sink is slow
                 "session.timeout.ms": 10_000,  # how long the partitions of a killed unit wait for the next one
                 "heartbeat.interval.ms": 3_000,
             },
         )
-        config |= {"enable.auto.commit": False, "enable.auto.offset.store": False, "error_cb": self._health}
+        config |= {
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "enable.partition.eof": True,
+            "error_cb": self._health,
+        }
         prepare(self._queue, config)
         self._consumer = Consumer(config)
-        self._consumer.subscribe([self._queue.topic], on_revoke=self._revoked, on_lost=self._lost)
+        self._consumer.subscribe(
+            [self._queue.topic], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost
+        )
+        self._keeper = Keeper(float(config.get("max.poll.interval.ms", MAX_POLL_MS)) / 3000, self._keep)
+        self._keeper.start()
 
     def consume(self, max_items: int, timeout: float) -> list[Message]:
         if self._consumer is None:
             raise ConnectionFailed(f"{place(self._queue)}: not connected")
-        try:
-            found = self._consumer.consume(max_items, 0)
-            if not found and timeout > 0 and (found := self._consumer.consume(1, timeout)) and max_items > 1:
-                found += self._consumer.consume(max_items - 1, 0)
-        except KafkaException as error:
-            raise ConnectionFailed(f"{place(self._queue)}: {error.args[0].str()}") from None
-        if not found and self._health.error:
+        with self._turn:
+            self._keeper.beat()
+            try:
+                messages = self._take(self._consumer, max_items, timeout)
+            except KafkaException as error:
+                raise ConnectionFailed(f"{place(self._queue)}: {error.args[0].str()}") from None
+            if self._shrunk:  # while we took them; now they are another's
+                messages, self._shrunk = [item for item in messages if item.token[0] in self._owned], False
+            self._in_hand += len(messages)
+            self._measure(self._consumer)
+            self._keeper.beat()
+        if not messages and self._health.error:
             raise unreachable(self._queue, self._health.error)
         self._health.clear()
-        return [self._message(item) for item in found]
+        return messages
 
-    def _message(self, item: Any) -> Message:
+    def _take(self, consumer: Consumer, max_items: int, timeout: float) -> list[Message]:
+        """What there is, else what comes within `timeout`; that a partition is at its end is no message."""
+        if self._keeper.paused:
+            consumer.resume(self._parts())
+            self._keeper.paused = False
+        found, self._early = self._early[:max_items], self._early[max_items:]
+        found = found or consumer.consume(max_items, 0)
+        messages = self._messages(found)
+        deadline = time.monotonic() + timeout
+        while not messages and (left := deadline - time.monotonic()) > 0:
+            if not (found := consumer.consume(1, left)):
+                break
+            if max_items > 1:
+                found += consumer.consume(max_items - 1, 0)
+            messages = self._messages(found)
+        return messages
+
+    def _messages(self, found: Sequence[Any]) -> list[Message]:
+        messages = [message for item in found if (message := self._message(item)) is not None]
+        if self._owned - self._places.keys():
+            for message in messages:
+                self._places.setdefault(*message.token)
+        return messages
+
+    def _keep(self) -> None:
+        """In the keeper's thread: shows that we are there. A partition that comes meanwhile may bring a message."""
+        with self._turn:
+            consumer = self._consumer
+            if consumer is None or not self._keeper.due:
+                return
+            with suppress(KafkaException):  # whoever consumes next hears of it
+                consumer.pause(self._parts())
+                self._keeper.paused = True
+                self._early += consumer.consume(100, 0)
+            self._keeper.beat()
+
+    def _parts(self) -> list[TopicPartition]:
+        """What is assigned to us, as we were told: the client itself may take seconds to say so in a rebalance."""
+        return [TopicPartition(self._queue.topic, partition) for partition in sorted(self._owned)]
+
+    def _message(self, item: Any) -> Message | None:
         if item.error():
+            if item.error().code() == KafkaError._PARTITION_EOF:  # behind what is no message: ends of transactions
+                self._reached(item.partition(), item.offset())
+                return None
             raise ConnectionFailed(f"{place(self._queue)}, topic {self._queue.topic!r}: {item.error().str()}")
         partition, offset, headers = item.partition(), item.offset(), item.headers()
         return Message(
@@ -94,15 +180,35 @@ class KafkaSource(Source):
         for message in messages:
             partition, offset = message.token
             self._ends[partition] = offset + 1
-        self._commit(self._ends)
+        for partition in self._ends.keys() - self._owned:
+            del self._ends[partition]  # another has it now, and these messages again
+        for partition, end in self._ends.items():
+            self._reached(partition, end)
+        self._hand_over(len(messages))
+        with self._turn:
+            if self._consumer is not None:
+                self._commit(self._consumer, self._ends)
 
-    def _commit(self, ends: Mapping[int, int]) -> None:
+    def _reached(self, partition: int, offset: int) -> None:
+        self._places[partition] = max(offset, self._places.get(partition, 0))
+
+    def kept(self, messages: list[Message]) -> list[Message]:
+        still = [message for message in messages if message.token[0] in self._owned]
+        self._hand_over(len(messages) - len(still))
+        return still
+
+    def _hand_over(self, count: int) -> None:
+        with self._changed:
+            self._in_hand -= count
+            self._changed.notify_all()
+
+    def _commit(self, consumer: Consumer, ends: Mapping[int, int]) -> None:
         """Commits `ends` and forgets them. A rebalance forbids that: then with the next, or before leaving."""
-        if self._consumer is None or not ends:
+        if not ends:
             return
         offsets = [TopicPartition(self._queue.topic, partition, offset) for partition, offset in ends.items()]
         try:
-            failed = [part.error for part in self._consumer.commit(offsets=offsets, asynchronous=False) if part.error]
+            failed = [part.error for part in consumer.commit(offsets=offsets, asynchronous=False) if part.error]
         except KafkaException as error:
             failed = [error.args[0]]
         if not failed:
@@ -110,17 +216,40 @@ class KafkaSource(Source):
         elif failed[0].code() not in COMMIT_LATER:
             raise ConnectionFailed(f"{place(self._queue)}: offsets not committed: {failed[0].str()}")
 
-    def _revoked(self, _consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
+    def _assigned(self, _consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
+        self._owned |= {part.partition for part in partitions}
+
+    def _revoked(self, consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
+        """Called while somebody polls: with a batch in hand that is the keeper, which gives it as long again."""
+        if self._keeper.is_current:
+            with self._changed:
+                self._changed.wait_for(lambda: not self._in_hand or self._keeper.stopped, self._keeper.seconds)
         gone = {part.partition for part in partitions}
-        self._commit({partition: end for partition, end in self._ends.items() if partition in gone})
-        self._lost(_consumer, partitions)
+        self._commit(consumer, {partition: end for partition, end in self._ends.items() if partition in gone})
+        self._lost(consumer, partitions)
 
     def _lost(self, _consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
-        for part in partitions:
-            self._ends.pop(part.partition, None)
+        gone = {part.partition for part in partitions}
+        self._owned -= gone
+        self._shrunk = True
+        self._early = [item for item in self._early if item.partition() not in gone]
+        for partition in gone:
+            self._ends.pop(partition, None)
+            self._places.pop(partition, None)
+
+    def _measure(self, consumer: Consumer) -> None:
+        """Once a second, by whoever's turn it is: a call to the client waits until no other thread is in one."""
+        now = time.monotonic()
+        if now - self._measured >= 1:
+            self._lag, self._measured = behind(consumer, self._queue.topic, self._places), now
+
+    def lag(self) -> int:
+        """What the partitions of this process hold beyond what is done, as of the last answer of the broker."""
+        return self._lag
 
     def close(self) -> None:
-        consumer, self._consumer = self._consumer, None
+        self._keeper.stop(self._changed)
+        consumer, self._consumer, self._lag = self._consumer, None, 0
         if consumer is not None:
             consumer.close()
 
@@ -128,8 +257,8 @@ class KafkaSource(Source):
 class KafkaSink(Sink):
     """Keys go to partitions as Java's clients send them (murmur2); a failed delivery is heard of in `flush`."""
 
-    def __init__(self, queue: QueueSpec, name: str) -> None:
-        self._queue, self._name = queue, name
+    def __init__(self, queue: QueueSpec, name: str, replica: Replica) -> None:
+        self._queue, self._name = queue, name + replica.suffix
         self._producer: Producer | None = None
         self._failed = ""
         self._health = Health()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from threading import Condition
 
-from ..contract import Message, Sink, Source
+from ..contract import ALONE, Message, Replica, Sink, Source
 from ..manifest import QueueSpec
 
 
@@ -28,12 +28,14 @@ def topic(queue: QueueSpec) -> Topic:
 
 
 class Memory:
+    """Every connector is told who it works for, also where that says nothing to it."""
+
     @staticmethod
-    def source(queue: QueueSpec, name: str) -> Source:
+    def source(queue: QueueSpec, name: str, replica: Replica = ALONE) -> Source:  # noqa: ARG004
         return MemorySource(topic(queue), name)
 
     @staticmethod
-    def sink(queue: QueueSpec, name: str) -> Sink:  # noqa: ARG004 - every connector is told who it works for
+    def sink(queue: QueueSpec, name: str, replica: Replica = ALONE) -> Sink:  # noqa: ARG004
         return MemorySink(topic(queue))
 
 
@@ -60,6 +62,9 @@ class MemorySource(Source):
     def ack(self, messages: Sequence[Message]) -> None:
         if messages:
             self._topic.acked[self._name] = messages[-1].token + 1
+
+    def lag(self) -> int:
+        return len(self._topic.log) - self._next
 
     def close(self) -> None:
         """Nothing is held open: what was not acknowledged is read again after `connect`."""

@@ -7,6 +7,11 @@ fallback), `tls`, `username` and `pass_env`, and under `config`: `keepalive`, `s
 
 Key and headers travel as user properties of MQTT 5, the key as `mlpacker-key`; what is not UTF-8 in base64 under
 `name;base64`. MQTT 3.1.1 has no place for them.
+
+Replicas of a unit share one subscription, `$share/<unit>/<topic>` (MQTT 5, section 4.8.2; many brokers know it in 3.1.1
+too). The broker keeps what it gave to a replica for that replica until it is back, so one that is taken away for good
+has to `retire`. When a unit gets replicas or loses them, the first goes on in the session it had and gives up its
+former subscription: it is to be there before the others.
 """
 
 from __future__ import annotations
@@ -23,7 +28,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from ..contract import ConnectionFailed, DeliveryFailed, Message, MessageRefused, Sink, Source
+from ..contract import ALONE, ConnectionFailed, DeliveryFailed, Message, MessageRefused, Replica, Sink, Source
 from ..manifest import QueueSpec
 from .mqtt_session import Session, client_id
 
@@ -35,20 +40,22 @@ BASE64 = ";base64"
 
 class Mqtt:
     @staticmethod
-    def source(queue: QueueSpec, name: str) -> Source:
-        return MqttSource(queue, name)
+    def source(queue: QueueSpec, name: str, replica: Replica = ALONE) -> Source:
+        return MqttSource(queue, name, replica)
 
     @staticmethod
-    def sink(queue: QueueSpec, name: str) -> Sink:
-        return MqttSink(queue, name)
+    def sink(queue: QueueSpec, name: str, replica: Replica = ALONE) -> Sink:
+        return MqttSink(queue, name, replica)
 
 
 class MqttSource(Source):
     """A session that the broker keeps: what is not acknowledged comes again, in order, when it is taken up anew."""
 
-    def __init__(self, queue: QueueSpec, name: str) -> None:
+    def __init__(self, queue: QueueSpec, name: str, replica: Replica) -> None:
         self._queue = queue
-        self._session = Session(queue, client_id(queue, name, "in"), keep=True)
+        shared = f"$share/{_group(name)}/{queue.topic}"
+        self._topic, self._former = (shared, queue.topic) if replica.of > 1 else (queue.topic, shared)
+        self._session = Session(queue, client_id(queue, name, "in" + replica.suffix), keep=True)
         self._inbox: deque[MQTTMessage] = deque()
         self._granted: list[ReasonCode] = []
         self._acked = False
@@ -69,14 +76,16 @@ class MqttSource(Source):
         """
         session, qos = self._session, min(1, self._queue.options.get("qos", 1))
         options = {"options": SubscribeOptions(qos, retainHandling=1)} if session.v5 else {"qos": qos}
-        session.client.subscribe(self._queue.topic, **options)
+        session.client.subscribe(self._topic, **options)
         with session.changed:
             session.changed.wait_for(lambda: self._granted or session.lost, session.options["connect_timeout"])
         if not self._granted or self._granted[0].is_failure:
             reason = self._granted[0] if self._granted else session.lost or "no answer"
-            raise ConnectionFailed(f"{session.place} refuses topic {self._queue.topic!r}: {reason} (look at its ACL)")
+            raise ConnectionFailed(f"{session.place} refuses topic {self._topic!r}: {reason} (look at its ACL)")
         if self._granted[0].value < qos:
             log.warning("%s grants QoS %d, not %d: messages may be lost", session.place, self._granted[0].value, qos)
+        if session.known:
+            session.client.unsubscribe(self._former)
 
     def _on_subscribe(
         self, _client: Client, _data: Any, _mid: int, granted: list[ReasonCode], _properties: Properties | None
@@ -107,12 +116,27 @@ class MqttSource(Source):
                 raise ConnectionFailed(f"{self._session.place}: connection lost while acknowledging")
         self._acked = bool(messages)
 
+    def lag(self) -> int:
+        """Messages that were taken in; how many more the broker holds it does not say."""
+        return len(self._inbox)
+
+    def retire(self) -> bool:
+        self._session.client.unsubscribe(self._topic)
+        self._session.settle()
+        self._session.ends = True
+        return True
+
     def close(self) -> None:
         """A broker drops what it has not read yet when the same client comes back: so its answer is waited for."""
         if self._acked:
             self._session.settle()
         self._acked = False
         self._session.close()
+
+
+def _group(name: str) -> str:
+    """A share's name must not have what means something in a topic (MQTT 5, section 4.8.2)."""
+    return name.translate(str.maketrans("/+#", "___"))
 
 
 def _message(item: MQTTMessage) -> Message:
@@ -144,9 +168,9 @@ def _user_properties(key: bytes | None, headers: Mapping[str, bytes]) -> Propert
 class MqttSink(Sink):
     """`flush` returns when the broker has confirmed every message (PUBACK; PUBCOMP for QoS 2; QoS 0: when sent)."""
 
-    def __init__(self, queue: QueueSpec, name: str) -> None:
+    def __init__(self, queue: QueueSpec, name: str, replica: Replica) -> None:
         self._queue, self._qos = queue, queue.options.get("qos", 1)
-        self._session = Session(queue, client_id(queue, name, "out"), keep=False)
+        self._session = Session(queue, client_id(queue, name, "out" + replica.suffix), keep=False)
         self._open, self._refused = 0, ""
 
     def connect(self) -> None:

@@ -56,12 +56,14 @@ class Session:
         self.lost = ""
         self.v5 = True
         self.window = 0  # messages that may be on their way at once
+        self.known = False  # the broker kept our session, with the subscriptions of whoever had it before
+        self.ends = False  # and is to forget it when this is closed
         self.max_packet = LARGEST  # bytes the broker takes at once, where it tells
         self._queue, self._identity, self._keep = queue, identity, keep
         self.options: dict[str, Any] = {**DEFAULTS, **queue.options.get("config", {})}
         self._client: Client | None = None
         self._answer: ReasonCode | None = None
-        self._settled = False
+        self._settled: int | None = None  # the last unsubscription that the broker answered
 
     @property
     def client(self) -> Client:
@@ -152,8 +154,9 @@ class Session:
             raise ConnectionFailed(f"{self.place} refuses us: {self._answer} (look at username and pass_env)")
 
     def _on_connect(
-        self, _client: Client, _data: Any, _flags: ConnectFlags, answer: ReasonCode, properties: Properties | None
+        self, _client: Client, _data: Any, flags: ConnectFlags, answer: ReasonCode, properties: Properties | None
     ) -> None:
+        self.known = flags.session_present
         self.window = min(getattr(properties, "ReceiveMaximum", 65_535), self.options["max_inflight"])
         self.max_packet = getattr(properties, "MaximumPacketSize", LARGEST)
         with self.changed:
@@ -172,18 +175,23 @@ class Session:
         """Returns when the broker has handled all we sent: it answers in order, here an unsubscription from nothing."""
         if self._client is None or self.lost:
             return
-        self._settled = False
-        self._client.unsubscribe("mlpacker/settle")
+        _, asked = self._client.unsubscribe("mlpacker/settle")
         with self.changed:
-            self.changed.wait_for(lambda: self._settled or self.lost, seconds)
+            self.changed.wait_for(lambda: self._settled == asked or self.lost, seconds)
 
-    def _on_unsubscribe(self, *_: Any) -> None:
+    def _on_unsubscribe(self, _client: Client, _data: Any, mid: int, *_: Any) -> None:
         with self.changed:
-            self._settled = True
+            self._settled = mid
             self.changed.notify_all()
 
     def close(self) -> None:
         client, self._client = self._client, None
         if client is not None:
-            client.disconnect()
+            client.disconnect(properties=_forget() if self.ends and self.v5 else None)
             client.loop_stop()
+
+
+def _forget() -> Properties:
+    properties = Properties(PacketTypes.DISCONNECT)  # type: ignore[no-untyped-call]
+    properties.SessionExpiryInterval = 0
+    return properties

@@ -1,7 +1,9 @@
 """WebSocket, in and out, as the one who connects or the one who listens; the websockets library's threads.
 
 Best effort: a frame is a payload (text where it is UTF-8), and what is under way when a connection breaks is lost. Keys
-and headers do not travel. Who listens and sends, sends to everybody who is connected, and to nobody when nobody is.
+and headers do not travel, except why a message failed: a dead letter is a text frame `{"headers": {…}, "key": …,
+"value": …}`, with `"encoding": "base64"` where key or value are not UTF-8. Who listens and sends, sends to everybody
+who is connected, and to nobody when nobody is.
 
 With `ack: true` at both ends at-least-once: the receiver says, in a text frame, how many frames of this connection are
 done (`{"ack": 42}`: the first 42), and a sender's `flush` waits for it; a sender without a listener waits for one.
@@ -14,6 +16,7 @@ authentication, given or asked for), and under `config`: `ping_interval`, `ping_
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
 from collections import deque
@@ -22,7 +25,7 @@ from dataclasses import dataclass
 
 from websockets.exceptions import ConnectionClosed
 
-from ..contract import ConnectionFailed, DeliveryFailed, Message, Sink, Source
+from ..contract import ALONE, ERROR, ConnectionFailed, DeliveryFailed, Message, Replica, Sink, Source
 from ..manifest import QueueSpec
 from .websocket_link import Link, Peer
 
@@ -32,12 +35,14 @@ LISTENER_SECONDS = 10.0
 
 
 class WebSocket:
+    """A connection has no name."""
+
     @staticmethod
-    def source(queue: QueueSpec, name: str) -> Source:  # noqa: ARG004 - a connection has no name
+    def source(queue: QueueSpec, name: str, replica: Replica = ALONE) -> Source:  # noqa: ARG004
         return WebSocketSource(queue)
 
     @staticmethod
-    def sink(queue: QueueSpec, name: str) -> Sink:  # noqa: ARG004
+    def sink(queue: QueueSpec, name: str, replica: Replica = ALONE) -> Sink:  # noqa: ARG004
         return WebSocketSink(queue)
 
 
@@ -95,6 +100,10 @@ class WebSocketSource(Source):
             except ConnectionClosed:
                 log.info("%s left before it was told that its messages are done; it will send them again", peer.address)
 
+    def lag(self) -> int:
+        """Frames that were taken in; what the sender holds back is known to the sender alone."""
+        return len(self._inbox)
+
     def close(self) -> None:
         self._link.close()
 
@@ -141,7 +150,8 @@ class WebSocketSink(Sink):
         try:
             for message in messages:
                 peer.sent += 1
-                peer.connection.send(message.value, text=_is_text(message.value))
+                payload = _letter(message) if f"{ERROR}reason" in message.headers else message.value
+                peer.connection.send(payload, text=_is_text(payload))
         except ConnectionClosed as error:
             log.info("%s left: %s", peer.address, error)
 
@@ -184,6 +194,18 @@ def _is_text(payload: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
+
+
+def _letter(message: Message) -> bytes:
+    """A dead letter as one frame, since a frame has no headers."""
+    headers = {name: value.decode("utf-8", "replace") for name, value in message.headers.items()}
+    parts = {"key": message.key, "value": message.value}
+    plain = all(part is None or _is_text(part) for part in parts.values())
+    texts = {
+        name: None if part is None else part.decode() if plain else base64.b64encode(part).decode()
+        for name, part in parts.items()
+    }
+    return json.dumps({"headers": headers, **texts, **({} if plain else {"encoding": "base64"})}).encode()
 
 
 def _acked(frame: bytes, peer: Peer) -> int:
