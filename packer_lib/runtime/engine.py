@@ -92,7 +92,7 @@ def _serve(folder: Path, manifest: Manifest, settings: Settings, state: State) -
         steps.load()
         state.loading = False
         _collect_less()
-        Engine(manifest, Batches(manifest, steps), state).run()
+        Engine(manifest, Batches(manifest, steps, settings.max_body_mib << 20), state).run()
     finally:
         steps.close()
         probes.close()

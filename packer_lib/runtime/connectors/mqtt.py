@@ -6,7 +6,7 @@ fallback), `tls`, `username` and `pass_env`, and under `config`: `keepalive`, `s
 `max_packet_size` (bytes).
 
 Key and headers travel as user properties of MQTT 5, the key as `mlpacker-key`; what is not UTF-8 in base64 under
-`name;base64`. MQTT 3.1.1 has no place for them.
+`name;base64`; the header `content-type` is MQTT's own property of that name. MQTT 3.1.1 has no place for them.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from .mqtt_session import Session, client_id
 log = logging.getLogger("mlpacker.mqtt")
 
 KEY = "mlpacker-key"
+CONTENT = "content-type"
 BASE64 = ";base64"
 
 
@@ -117,6 +118,8 @@ class MqttSource(Source):
 
 def _message(item: MQTTMessage) -> Message:
     headers = _headers(getattr(item.properties, "UserProperty", ()))
+    if content := getattr(item.properties, "ContentType", ""):
+        headers[CONTENT] = content.encode()
     return Message(
         bytes(item.payload), headers.pop(KEY, None), headers, f"{item.topic} #{item.mid}", (item.mid, item.qos)
     )
@@ -131,13 +134,17 @@ def _headers(properties: Sequence[tuple[str, str]]) -> dict[str, bytes]:
 
 def _user_properties(key: bytes | None, headers: Mapping[str, bytes]) -> Properties:
     pairs = []
+    properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
     for name, value in [*headers.items(), *([(KEY, key)] if key is not None else [])]:
+        if name == CONTENT:
+            properties.ContentType = value.decode("utf-8", "replace")
+            continue
         try:
             pairs.append((name, value.decode()))
         except UnicodeDecodeError:
             pairs.append((name + BASE64, base64.b64encode(value).decode()))
-    properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
-    properties.UserProperty = pairs
+    if pairs:
+        properties.UserProperty = pairs
     return properties
 
 
