@@ -91,6 +91,7 @@ def _references(node: Any, pointer: Pointer, root: dict[str, Any]) -> Iterator[F
         for index, item in enumerate(node):
             yield from _references(item, (*pointer, str(index)), root)
     elif isinstance(node, dict):
+        root = node if isinstance(node.get("$id"), str) else root  # where '#' begins from here on
         for key, value in node.items():
             here = (*pointer, key)
             if key in _REFERENCES and isinstance(value, str):

@@ -68,7 +68,7 @@ class Reader:
             elif message.headers or self._events.bare:
                 try:
                     event = self._events.read(message)
-                except ValueError as error:
+                except Exception as error:
                     opened[place] = NotRead(f"not a CloudEvent: {formats.one_line(error)}")
                 else:
                     if event is not None:

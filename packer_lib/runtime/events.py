@@ -29,6 +29,8 @@ CONTENT = "content-type"
 STRUCTURED = "application/cloudevents+json"
 REQUIRED = ("specversion", "id", "source", "type")
 TRACE = ("traceparent", "tracestate")
+TEXT_MOST = 8192  # of an attribute; the specification asks for 64 KiB of all together
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # which the specification forbids, and MQTT brokers hang up on
 _NAME = re.compile(r"[a-z0-9]{1,64}")
 _DATA = ("data", "data_base64")
 _OWN = ("datacontenttype", "dataschema")
@@ -69,7 +71,7 @@ class Events:
         self._queue, self._source = queue.id, source
 
     def read(self, message: Message) -> Event | None:
-        """The event in `message`, or None when there is none. `ValueError` for half of one."""
+        """The event in `message`, or None when there is none. Raises what tells why for half of one."""
         headers = message.headers
         if not headers:
             return _bare(message.value) if self.bare and _looks(message.value) else None
@@ -112,7 +114,7 @@ def _bare(payload: bytes) -> Event | None:
     """An object is an event when it has all that one must have; else it is a value like any other."""
     try:
         return _structured(payload, {})
-    except ValueError:
+    except (ValueError, TypeError):
         return None
 
 
@@ -136,6 +138,9 @@ def _complete(attributes: dict[str, Any]) -> dict[str, Any]:
     for name in REQUIRED:
         if not isinstance(attributes.get(name), str) or not attributes[name]:
             raise ValueError(f"the event has no {name!r}")
+    for name, value in attributes.items():
+        if len(str(value)) > TEXT_MOST or _CONTROL.search(str(value)):
+            raise ValueError(f"its {name!r} is longer than {TEXT_MOST} characters, or has control characters")
     if attributes["specversion"] != "1.0":
         raise ValueError(f"the event is of CloudEvents {attributes['specversion']!r}, 1.0 is read")
     return attributes

@@ -130,9 +130,7 @@ class Next:
         self._planned = False
         self._calls: set[asyncio.Task[None]] = set()
 
-    async def run(
-        self, outcomes: list[Outcome], deadline: float | None, trace: Trace | None = None
-    ) -> list[Outcome]:
+    async def run(self, outcomes: list[Outcome], deadline: float | None, trace: Trace | None = None) -> list[Outcome]:
         """`outcomes` of this unit's chain after the rest of the pipeline; `LinkFailed` when there is no answer."""
         parts = [part for outcome in outcomes for part in self._encoded(outcome)]
         if not parts:

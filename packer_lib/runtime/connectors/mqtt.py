@@ -136,8 +136,8 @@ def _user_properties(key: bytes | None, headers: Mapping[str, bytes]) -> Propert
     pairs = []
     properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
     for name, value in [*headers.items(), *([(KEY, key)] if key is not None else [])]:
-        if name == CONTENT:
-            properties.ContentType = value.decode("utf-8", "replace")
+        if name == CONTENT and value.isascii() and value.decode().isprintable():
+            properties.ContentType = value.decode()
             continue
         try:
             pairs.append((name, value.decode()))
