@@ -36,9 +36,10 @@ class Batches:
     def __init__(self, manifest: Manifest, chain: Chain, most: int = formats.MAX_BYTES) -> None:
         self._chain = chain
         self._steps = {step.name: step for step in manifest.steps}
+        self._readers = _users(manifest, "inputs", "input_format")
         self._writers = _users(manifest, "outputs", "output_format")
-        readers, queues = _users(manifest, "inputs", "input_format"), manifest.queues
-        self._in = {queue: Reader(queues[queue], step, most) for queue, step in readers.items()}
+        queues = manifest.queues
+        self._in = {queue: Reader(queues[queue], step, most) for queue, step in self._readers.items()}
         self._out = {queue: Writer(queues[queue], step, manifest.pipeline) for queue, step in self._writers.items()}
 
     def run(self, queue: str, messages: Sequence[Message]) -> Result:

@@ -47,7 +47,8 @@ class Reader:
         """All of a batch. The stages of failures are `decode` and `schema`."""
         opened = self._opened(messages)
         found = self._decoded(messages, opened)
-        failed = {place: self._unread(value, opened.get(place)) for place, value in enumerate(found) if _is_not(value)}
+        unread = [place for place, value in enumerate(found) if type(value) is NotRead]
+        failed = {place: self._unread(found[place], opened.get(place)) for place in unread}
         if self._schema is not None:
             for place, value in enumerate(found):
                 if place not in failed and (fault := self._schema.fault(value)):
@@ -116,7 +117,3 @@ class Writer:
         elif CONTENT in headers:
             headers = {**headers, CONTENT: self._media}
         return Message(payload, message.key, headers)
-
-
-def _is_not(value: Any) -> bool:
-    return type(value) is NotRead

@@ -240,8 +240,8 @@ class Next:
         async with asyncio.timeout(until - time.monotonic()):
             for left in range(self._link.retries, -1, -1):
                 remaining = (until - time.monotonic()) * (1 - WAY_BACK)
-                headers = ("Content-Type: application/json", f"{OUTCOMES}: 1", f"{REMAINING}: {remaining * 1000:.0f}")
-                headers += trace.headers() if trace else ()
+                told = (f"{OUTCOMES}: 1", f"{REMAINING}: {remaining * 1000:.0f}", *(trace.headers() if trace else ()))
+                headers = ("Content-Type: application/json", *told)
                 try:
                     return await self._caller.ask("POST", "/predict", headers, body)
                 except (NotSent, Lost) as error:

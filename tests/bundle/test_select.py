@@ -26,13 +26,19 @@ FOREIGN = {
     "websocket": {"connectors/websocket.py", "websockets"},
     "scikit-learn": {"frameworks/scikit_learn.py", "scikit-learn", "skops"},
     "stream": {"engine.py"},
+    "schema": {"json_schema.py", "jsonschema-rs"},
+    "npy": {"formats/npy_array.py"},
+    "msgpack": {"formats/msgpack_value.py", "msgpack"},
+    "json": {"formats/json_value.py"},
+    "csv": {"formats/csv_lines.py"},
 }
 HAS = {
-    "stream-sklearn-mqtt": {"mqtt", "scikit-learn", "stream"},
-    "stream-tensorflow-kafka": {"kafka", "tensorflow", "stream"},
-    "stream-code-websocket": {"websocket", "mqtt", "stream"},
-    "api-sklearn": {"bentoml", "scikit-learn"},
-    "api-code": {"bentoml"},
+    "stream-sklearn-mqtt": {"mqtt", "scikit-learn", "stream", "json"},
+    "stream-tensorflow-kafka": {"kafka", "tensorflow", "stream", "json"},
+    "stream-code-websocket": {"websocket", "mqtt", "stream", "json"},
+    "stream-schema-npy": {"mqtt", "kafka", "stream", "schema", "npy", "msgpack"},
+    "api-sklearn": {"bentoml", "scikit-learn", "json"},
+    "api-code": {"bentoml", "json"},
 }
 
 
