@@ -60,7 +60,8 @@ def test_a_message_that_is_too_large_for_the_broker_is_refused_alone() -> None:
 
 def test_a_content_type_is_mqtts_own_property(mosquitto: Broker) -> None:
     queue = QueueSpec("q", "mqtt", mosquitto.host, mosquitto.port, fresh())
-    source, sink = MqttSource(queue, "mlpacker.typed"), Mqtt.sink(queue, "mlpacker.typed")
+    source, sink = Mqtt.source(queue, "mlpacker.typed"), Mqtt.sink(queue, "mlpacker.typed")
+    assert isinstance(source, MqttSource)
     source.connect()
     sink.connect()
     odd = {"content-type": b"\xff\x00"}
@@ -72,6 +73,23 @@ def test_a_content_type_is_mqtts_own_property(mosquitto: Broker) -> None:
     found = take(source, 2)
     assert [item.headers for item in found] == [{"content-type": b"text/csv"}, odd]
     source.ack(found)
+    source.close()
+    sink.close()
+
+
+def test_headers_that_mqtt_cannot_carry_as_text_do_not_cost_the_connection(mosquitto: Broker) -> None:
+    queue = QueueSpec("q", "mqtt", mosquitto.host, mosquitto.port, fresh())
+    source, sink = Mqtt.source(queue, "mlpacker.odd"), Mqtt.sink(queue, "mlpacker.odd")
+    source.connect()
+    sink.connect()
+    odd = {"nul": b"a\0b", "line": b"a\nb", "c1": "\x85".encode(), "noncharacter": "\ufffe".encode()}
+    sink.produce([Message(b"1", b"k\0", odd)])
+    sink.flush(10)
+    (found,) = take(source, 1)
+    assert (found.key, found.headers) == (b"k\0", odd)
+    with pytest.raises(MessageRefused, match=r"header 'large' of 70000 bytes; MQTT carries 48000"):
+        sink.produce([Message(b"1", None, {"large": b"x" * 70_000})])
+    source.ack([found])
     source.close()
     sink.close()
 

@@ -5,8 +5,8 @@ fallback), `tls`, `username` and `pass_env`, and under `config`: `keepalive`, `s
 (seconds), `receive_maximum` (messages taken in and not acknowledged), `max_inflight` (sent and not confirmed),
 `max_packet_size` (bytes).
 
-Key and headers travel as user properties of MQTT 5, the key as `mlpacker-key`; what is not UTF-8 in base64 under
-`name;base64`; the header `content-type` is MQTT's own property of that name. MQTT 3.1.1 has no place for them.
+Key and headers travel as user properties of MQTT 5, the key as `mlpacker-key`; what is not printable UTF-8 in base64
+under `name;base64`; the header `content-type` is MQTT's own property of that name. MQTT 3.1.1 has no place for them.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ log = logging.getLogger("mlpacker.mqtt")
 
 KEY = "mlpacker-key"
 CONTENT = "content-type"
+HEADER_MOST = 48_000  # bytes of a value: a text in MQTT has 65 535, which may have to be base64
 BASE64 = ";base64"
 
 
@@ -133,15 +134,16 @@ def _headers(properties: Sequence[tuple[str, str]]) -> dict[str, bytes]:
 
 
 def _user_properties(key: bytes | None, headers: Mapping[str, bytes]) -> Properties:
+    """Brokers hang up on control characters in a text (MQTT 5, section 1.5.4), so that these travel in base64."""
     pairs = []
     properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
     for name, value in [*headers.items(), *([(KEY, key)] if key is not None else [])]:
-        if name == CONTENT and value.isascii() and value.decode().isprintable():
-            properties.ContentType = value.decode()
-            continue
-        try:
-            pairs.append((name, value.decode()))
-        except UnicodeDecodeError:
+        text = value.decode("utf-8", "replace")
+        if name == CONTENT and text.isascii() and text.isprintable():
+            properties.ContentType = text
+        elif text.isprintable() and text.encode() == value:
+            pairs.append((name, text))
+        else:
             pairs.append((name + BASE64, base64.b64encode(value).decode()))
     if pairs:
         properties.UserProperty = pairs
@@ -189,6 +191,11 @@ class MqttSink(Sink):
 
     def _check_size(self, message: Message) -> None:
         """A broker hangs up on a packet that is too large; key and headers are counted in by their text."""
+        if self._session.v5:
+            for name, value in {**message.headers, KEY: message.key or b""}.items():
+                if len(value) > HEADER_MOST or not name.isprintable():
+                    text = f"header {name[:80]!r} of {len(value)} bytes; MQTT carries {HEADER_MOST}, by printable names"
+                    raise MessageRefused(message, text)
         extra = sum(len(name) + len(value) for name, value in message.headers.items()) + len(message.key or b"")
         if len(message.value) + len(self._queue.topic) + extra + 32 > self._session.max_packet:
             text = f"{len(message.value)} bytes, {self._session.place} takes packets of {self._session.max_packet}"
