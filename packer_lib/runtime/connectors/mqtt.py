@@ -15,6 +15,7 @@ import base64
 import logging
 from collections import deque
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from paho.mqtt.client import MQTT_ERR_SUCCESS, Client, MQTTMessage
@@ -127,10 +128,15 @@ def _message(item: MQTTMessage) -> Message:
 
 
 def _headers(properties: Sequence[tuple[str, str]]) -> dict[str, bytes]:
-    return {
-        name.removesuffix(BASE64): base64.b64decode(value) if name.endswith(BASE64) else value.encode()
-        for name, value in properties
-    }
+    return dict(_header(name, value) for name, value in properties)
+
+
+def _header(name: str, value: str) -> tuple[str, bytes]:
+    """What somebody else called `…;base64` though it is none stays as it came."""
+    if name.endswith(BASE64):
+        with suppress(ValueError):
+            return name.removesuffix(BASE64), base64.b64decode(value, validate=True)
+    return name, value.encode()
 
 
 def _user_properties(key: bytes | None, headers: Mapping[str, bytes]) -> Properties:
