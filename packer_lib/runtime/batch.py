@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from . import formats
 from .chain import Chain, Outcome
 from .contract import Message, MessageRefused, StepFailed
-from .ends import Reader, Writer
 from .events import Event
 from .manifest import Manifest, StepSpec
+from .values import Reader, Writer
 
 ERROR = "mlpacker-error-"
 

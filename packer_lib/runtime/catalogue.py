@@ -101,7 +101,7 @@ PACKAGE_MODES = _table(
     Plugin(
         "stream",
         "engine:run",
-        ("engine.py", "batch.py", "ends.py", "events.py", "formats/__init__.py", "probes.py", "metrics.py"),
+        ("engine.py", "batch.py", "values.py", "events.py", "formats/__init__.py", "probes.py", "metrics.py"),
         ("prometheus-client>=0.22", "orjson>=3.11"),
     ),
 )

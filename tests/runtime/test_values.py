@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from packer_lib.runtime.contract import Message, StepFailed
-from packer_lib.runtime.ends import Read, Reader, Writer
 from packer_lib.runtime.events import CONTENT, STRUCTURED
 from packer_lib.runtime.json_schema import JsonSchema
 from packer_lib.runtime.manifest import QueueSpec, StepSpec
+from packer_lib.runtime.values import Read, Reader, Writer
 
 TRACE = {"traceparent": b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "tracestate": b"a=1,b=2"}
 EVENT = {"specversion": "1.0", "id": "7", "source": "/plant/1", "type": "reading", "subject": "s1", "sampled": "yes"}
