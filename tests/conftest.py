@@ -11,10 +11,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from xdist.scheduler import LoadFileScheduling
 
 from tests.lab import brokers, lab
 from tests.support import ROOT, missing, require
+
+settings.register_profile("mlpacker", deadline=None)  # that a machine is busy says nothing of an example
+settings.load_profile("mlpacker")
 
 LAB_UP = functools.cache(lab.is_up)
 LAB = "the lab of engine, registry and SSH machines"

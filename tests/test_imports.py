@@ -38,7 +38,12 @@ OPEN_RUNTIME = {"packer_lib.runtime.catalogue", "packer_lib.runtime.manifest"}
 # third-party packages a runtime module may import; every other runtime module is standard library only
 LEAVES = {
     "chain.py": {"numpy"},
-    "formats.py": {"orjson", "numpy", "msgpack"},
+    "formats/json_value.py": {"orjson"},
+    "formats/csv_lines.py": {"orjson"},
+    "formats/npy_array.py": {"numpy"},
+    "formats/msgpack_value.py": {"msgpack"},
+    "events.py": {"orjson"},
+    "json_schema.py": {"jsonschema_rs"},
     "metrics.py": {"prometheus_client"},
     "probes.py": {"prometheus_client"},
     "predict.py": {"orjson"},

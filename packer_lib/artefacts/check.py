@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from packer_lib.artefacts import fetch, git, requirements, sniff, url
+from packer_lib.artefacts import fetch, git, requirements, schema, sniff, url
 from packer_lib.artefacts.files import CODE, read_tree, resolve
 from packer_lib.artefacts.model import REFUSED, Unfit
 from packer_lib.errors import PadlInvalid, PolicyRefused, Problem
 from packer_lib.padl.load import locate
-from packer_lib.padl.model import Step
+from packer_lib.padl.model import Queue, Step
 from packer_lib.plan import Plan
 from packer_lib.settings import Settings
 
@@ -23,7 +23,8 @@ def check(plan: Plan, settings: Settings) -> list[Problem]:
     accordingly. A fault inside a file of the code (requirements.txt) has that file's name and line.
     """
     steps = [step for unit in plan.units for step in unit.steps]
-    return sorted(_problem(plan, step, unfit) for step in steps for unfit in _check(plan, step, settings))
+    found = [_problem(plan, step, unfit) for step in steps for unfit in _check(plan, step, settings)]
+    return sorted([*found, *(problem for queue in plan.queues for problem in _check_schema(plan, queue, settings))])
 
 
 def require(plan: Plan, settings: Settings) -> None:
@@ -75,6 +76,21 @@ def _check_code(plan: Plan, step: Step, settings: Settings, found: list[Unfit]) 
         with _into(found):
             fetch.require_entrypoint(folder, step)
         found += requirements.scan(folder, step.path)[1]
+
+
+def _check_schema(plan: Plan, queue: Queue, settings: Settings) -> Iterator[Problem]:
+    if not isinstance(queue.schema, str):
+        return
+    try:
+        schema.read(queue.schema, fetch.folder_of(plan), settings.model_roots)
+    except Unfit as unfit:
+        level = REFUSED if unfit.refused else "error"
+        pointer = ("queues", queue.id, "schema")
+        if unfit.file:
+            yield Problem(unfit.file, unfit.line, 1, "", f"queue {queue.id!r}: {unfit.message}", unfit.hint, level)
+        else:
+            place = locate(Path(plan.file), pointer)
+            yield Problem(plan.file, *place, ".".join(pointer), unfit.message, unfit.hint, level)
 
 
 def _problem(plan: Plan, step: Step, unfit: Unfit) -> Problem:

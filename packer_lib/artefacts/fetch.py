@@ -1,24 +1,29 @@
-"""Bring what a unit needs into the store: models from files or URLs, code from folders or git."""
+"""Bring what a unit needs into the store: models from files or URLs, code from folders or git, schemas from files."""
 
 from __future__ import annotations
 
 import hashlib
 from pathlib import Path
 
-from packer_lib.artefacts import git, requirements, sniff, store, url
+from packer_lib.artefacts import git, requirements, schema, sniff, store, url
 from packer_lib.artefacts.files import CODE, MODEL, file_digest, open_file, read_tree, resolve, tree_digest
 from packer_lib.artefacts.model import Artefact, Unfit
-from packer_lib.padl.model import Step
+from packer_lib.padl.model import Queue, Step
 from packer_lib.plan import Plan, Unit
 from packer_lib.settings import Settings
 
 
 def fetch(plan: Plan, unit: Unit, settings: Settings) -> tuple[Artefact, ...]:
-    """The artefact of every step of `unit`, in their order; each is in the store and matches what the PADL pins.
+    """The artefact of every step of `unit`, in their order, then the schemas that are in files of their own, of the
+    queues that it reads; each is in the store and matches what the PADL pins.
 
     `PolicyRefused` for what the settings forbid, `BuildFailed` for everything else; nothing half copied stays.
     """
-    return tuple(_fetch(plan, step, settings) for step in unit.steps)
+    read = [plan.queue(name) for name in unit.sources]
+    return (
+        *(_fetch(plan, step, settings) for step in unit.steps),
+        *(fetch_schema(plan, queue, settings) for queue in read if isinstance(queue.schema, str)),
+    )
 
 
 def _fetch(plan: Plan, step: Step, settings: Settings) -> Artefact:
@@ -29,6 +34,14 @@ def _fetch(plan: Plan, step: Step, settings: Settings) -> Artefact:
     except OSError as error:
         raise Unfit(f"{error.filename or step.path}: {error}", "is the disk full?").error(step.name) from None
     return artefact
+
+
+def fetch_schema(plan: Plan, queue: Queue, settings: Settings) -> Artefact:
+    """The schema of `queue`, which names a file; errors as `fetch`."""
+    try:
+        return schema.fetch(queue, folder_of(plan), settings.model_roots, _store(settings))
+    except Unfit as unfit:
+        raise unfit.error(queue.id, "queue") from None
 
 
 def fetch_model(plan: Plan, step: Step, settings: Settings) -> Artefact:

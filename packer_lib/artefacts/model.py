@@ -13,14 +13,15 @@ REFUSED = "refused"  # the `level` of a Problem that this installation's setting
 
 @dataclass(frozen=True, slots=True)
 class Artefact:
-    """A model or the code of one step, in the store and never changed again.
+    """A model or the code of one step, or the schema of one queue (`step` is then the queue's id, which no step has),
+    in the store and never changed again.
 
     `path` is a file or a folder, `digest` its sha256 (of a folder: `files.tree_digest`), `commit` the 40 hexadecimal
     digits when it came from git, `source` where it came from, without credentials.
     """
 
     step: str
-    kind: Literal["model", "code"]
+    kind: Literal["model", "code", "schema"]
     path: Path
     digest: str
     commit: str = ""
@@ -44,8 +45,8 @@ class Unfit(Exception):
         self.file, self.line = file, line
         return self
 
-    def error(self, step: str) -> MLPackerError:
+    def error(self, name: str, of: str = "step") -> MLPackerError:
         """The error to raise when nobody looks at places: `PolicyRefused` (exit code 4) or `BuildFailed` (5)."""
         place = f"{self.file}:{self.line}: " if self.file else ""
         kind = PolicyRefused if self.refused else BuildFailed
-        return kind(printable(f"{place}step {step!r}: {self.message}"), printable(self.hint))
+        return kind(printable(f"{place}{of} {name!r}: {self.message}"), printable(self.hint))

@@ -6,6 +6,7 @@ same kinds of steps. All that a PADL says is data in `unit.json`.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -59,7 +60,7 @@ def manifest(plan: Plan, unit: Unit, artefacts: Sequence[Artefact]) -> Manifest:
         unit=unit.name,
         mode=plan.package_mode,
         steps=tuple(_step(step, by_step[step.name]) for step in unit.steps),
-        queues={name: _queue(plan.queue(name)) for name in queues(unit)},
+        queues={name: _queue(plan.queue(name), by_step.get(name), name in unit.sources) for name in queues(unit)},
         links=unit.links,
     )
 
@@ -98,5 +99,11 @@ def _step(step: Step, artefact: Artefact) -> StepSpec:
     )
 
 
-def _queue(queue: Queue) -> QueueSpec:
-    return QueueSpec(queue.id, queue.connector, queue.server, queue.port, queue.topic, dict(queue.options))
+def _queue(queue: Queue, schema: Artefact | None, read: bool) -> QueueSpec:
+    """With the schema that messages are held to, itself, where the unit reads the queue."""
+    found = queue.schema if read else None
+    if isinstance(found, str):
+        if schema is None:
+            raise BuildFailed(f"the schema of queue {queue.id!r} was not fetched", f"it is in {found!r}")
+        found = json.loads(schema.path.read_bytes())
+    return QueueSpec(queue.id, queue.connector, queue.server, queue.port, queue.topic, dict(queue.options), found)

@@ -5,18 +5,28 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 
 from packer_lib.plan import Plan, Unit
-from packer_lib.runtime.catalogue import CONNECTORS, CORE, FRAMEWORKS, PACKAGE_MODES, Plugin, find
+from packer_lib.runtime.catalogue import CHECKS, CONNECTORS, CORE, FORMATS, FRAMEWORKS, PACKAGE_MODES, Plugin, find
 
 
 def plugins(plan: Plan, unit: Unit) -> tuple[Plugin, ...]:
-    """The catalogue's entries that `unit` uses, each once: the package mode, then connectors, then frameworks."""
+    """The catalogue's entries that `unit` uses, each once: the package mode, then connectors, frameworks, formats of
+    its queues, and the check of messages where a queue that it reads has a schema."""
     connectors = sorted({plan.queue(name).connector for name in queues(unit)})
     frameworks = sorted({step.framework for step in unit.steps if step.framework})
     return (
         find("package mode", plan.package_mode, PACKAGE_MODES),
         *(find("connector", name, CONNECTORS) for name in connectors),
         *(find("framework", name, FRAMEWORKS) for name in frameworks),
+        *(find("format", name, FORMATS) for name in formats(unit)),
+        *((CHECKS["json-schema"],) if any(plan.queue(name).schema is not None for name in unit.sources) else ()),
     )
+
+
+def formats(unit: Unit) -> tuple[str, ...]:
+    """The formats of the queues that `unit` reads and writes, sorted; between its steps values have none."""
+    read = {step.input_format for step in unit.steps if set(step.inputs) & set(unit.sources)}
+    written = {step.output_format for step in unit.steps if set(step.outputs) & set(unit.sinks)}
+    return tuple(sorted(read | written))
 
 
 def queues(unit: Unit) -> tuple[str, ...]:

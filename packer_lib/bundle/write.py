@@ -97,7 +97,7 @@ def _write(folder: Path, texts: dict[str, str]) -> Iterator[File]:
 def _copy(folder: Path, unit: Unit, artefacts: Sequence[Artefact]) -> Iterator[File]:
     """The artefacts, copied from the store. Each is hashed on the way: a damaged store is noticed, not deployed."""
     steps = {step.name: step for step in unit.steps}
-    for artefact in artefacts:
+    for artefact in (artefact for artefact in artefacts if artefact.kind != "schema"):  # that is in unit.json
         place = render.place(steps[artefact.step], artefact)
         files, digest = _copy_one(artefact, folder / place)
         if digest != artefact.digest:

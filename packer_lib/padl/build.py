@@ -113,6 +113,7 @@ def _queue(name: str, node: dict[str, Any]) -> Queue:
         port=_whole(props, "port", PORTS.get(connector, 0)),
         topic=_text(props, "topic"),
         options={key: value for key, value in props.items() if key not in _QUEUE_KEYS},
+        schema=schema if isinstance(schema := node.get("schema"), dict | str) else None,
     )
 
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from packer_lib.padl import containers, cron, delivery, links, paths, placement
+from packer_lib.padl import containers, cron, delivery, links, messages, paths, placement
 from packer_lib.padl.document import Finding
 from packer_lib.padl.model import Pipeline, Queue, Step
 
@@ -137,6 +137,7 @@ RULES: tuple[Rule, ...] = (
     containers.limits,
     containers.brokers,
     links.unused,
+    messages.schemas,
     _schedule,
     _paths,
     _fates,

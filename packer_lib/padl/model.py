@@ -84,7 +84,8 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """`options` holds the connector's further props (`role`, `qos`, `config`, `pass_env` …), never a secret."""
+    """`options` holds the connector's further props (`role`, `qos`, `config`, `pass_env` …), never a secret. `schema`
+    is the JSON Schema of its messages, or the path of a file that has it."""
 
     id: str
     connector: str
@@ -92,6 +93,7 @@ class Queue:
     port: int
     topic: str
     options: dict[str, Any] = field(default_factory=dict)
+    schema: dict[str, Any] | str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass
 
 GIT_SCHEMES = ("https", "http", "ssh", "git", "file")
+SCHEMA_SUFFIXES = (".json", ".yaml", ".yml")
 EXAMPLE = "write it like https://host/path or git@host:path"
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)")
@@ -45,6 +46,17 @@ def code_fault(path: str) -> Fault | None:
     if fault := _fault_of_any(path):
         return fault
     return _git_fault(path) if is_git(path) else _folder_fault(path)
+
+
+def schema_fault(path: str) -> Fault | None:
+    """What is wrong with the path of a schema; None when nothing is. It is a file beside the PADL file or in a root."""
+    if fault := _fault_of_any(path):
+        return fault
+    if is_git(path):
+        return Fault("a schema is not fetched from a URL", "put the file beside the PADL file, or the schema in here")
+    if not path.endswith(SCHEMA_SUFFIXES):
+        return Fault(f"'{path[-40:]}' does not tell the syntax", f"a file that ends in {', '.join(SCHEMA_SUFFIXES)}")
+    return _folder_fault(path)
 
 
 def _fault_of_any(path: str) -> Fault | None:

@@ -46,6 +46,9 @@ _RULES = """## Rules between the parts
 - A machine has at most one of `conn_id`, `key_file`, `pass_env` and `pass`; without any, the SSH agent and the keys of
   whoever deploys are asked. A literal `pass` works and warns, unless this installation refuses it.
 - A queue or machine that no step uses is a warning.
+- The `schema` of a queue is JSON Schema of draft 4 to 2020-12 (without `$schema`: 2020-12), in the file or in a JSON or
+  YAML file beside it. It stands alone: a `$ref` begins with `#`, and nothing is fetched. It is about the values that
+  the step's `input_format` makes of messages, of a CloudEvent about its data; with `raw` there are none.
 """
 
 _SECTIONS = (

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from . import formats
 from .chain import Chain, Outcome
 from .contract import ERROR, Message, MessageRefused, StepFailed
 from .deliveries import DELIVERIES
+from .events import Event
 from .manifest import Manifest, StepSpec
+from .values import Reader, Writer
 
 
 @dataclass(slots=True)
@@ -28,23 +29,25 @@ class Result:
 
 
 class Batches:
-    """Runs batches through `chain`. `ValueError` when two steps of the unit use one queue in two formats."""
+    """Runs batches through `chain`; `most` bytes of a message are read. `ValueError` when two steps of the unit use one
+    queue in two formats, and for a schema that is none."""
 
-    def __init__(self, manifest: Manifest, chain: Chain) -> None:
+    def __init__(self, manifest: Manifest, chain: Chain, most: int = formats.MAX_BYTES) -> None:
         self._chain = chain
         self._steps = {step.name: step for step in manifest.steps}
         self._readers = _users(manifest, "inputs", "input_format")
         self._writers = _users(manifest, "outputs", "output_format")
-        self._decode = {queue: formats.find(step.input_format).decode for queue, step in self._readers.items()}
-        self._encode = {queue: formats.find(step.output_format).encode for queue, step in self._writers.items()}
+        queues = manifest.queues
+        self._in = {queue: Reader(queues[queue], step, most) for queue, step in self._readers.items()}
+        self._out = {queue: Writer(queues[queue], step, manifest.pipeline) for queue, step in self._writers.items()}
 
     def run(self, queue: str, messages: Sequence[Message]) -> Result:
         """The result for `messages`, all from `queue`. A failure with fate `fail` ends the batch where it stands, so
         that what came before it is not done twice."""
-        outcomes = self._outcomes(queue, messages)
+        outcomes, events = self._outcomes(queue, messages)
         result = Result(len(messages))
         for place, (message, outcome) in enumerate(zip(messages, outcomes, strict=True)):
-            error = outcome.error or self._write(place, message, outcome, result.out)
+            error = outcome.error or self._write(place, message, events.get(place), outcome, result.out)
             if error is not None and not self._settle(error, place, message, queue, result):
                 result.done, result.fatal = place, error
                 break
@@ -57,25 +60,17 @@ class Batches:
             result.done, result.fatal = 0, error
         return result
 
-    def _outcomes(self, queue: str, messages: Sequence[Message]) -> list[Outcome]:
-        """One per message; those that cannot be decoded never reach the chain."""
-        decode = self._decode[queue]
-        values: list[Any] = []
-        undecodable: dict[int, Outcome] = {}
-        for place, message in enumerate(messages):
-            try:
-                values.append(decode(message.value))
-            except Exception as error:
-                undecodable[place] = Outcome(error=self._undecodable(queue, error))
-        outcomes = self._chain.run(values, queue) if values else []
-        if not undecodable:
-            return outcomes
-        rest = iter(outcomes)
-        return [undecodable.get(place) or next(rest) for place in range(len(messages))]
-
-    def _undecodable(self, queue: str, error: Exception) -> StepFailed:
-        step = self._readers[queue]
-        return StepFailed(step.name, "decode", f"not {step.input_format}: {_one_line(error)}")
+    def _outcomes(self, queue: str, messages: Sequence[Message]) -> tuple[list[Outcome], dict[int, Event]]:
+        """One outcome per message, those that cannot be read never reach the chain; and the CloudEvents among them."""
+        read = self._in[queue].read(messages)
+        outcomes = self._chain.run(read.values, queue) if read.values else []
+        if read.failed:
+            rest = iter(outcomes)
+            failed = read.failed
+            outcomes = [
+                Outcome(error=failed[place]) if place in failed else next(rest) for place in range(len(messages))
+            ]
+        return outcomes, read.events
 
     def refuse(
         self, queue: str, messages: Sequence[Message], sink: str, refused: MessageRefused, result: Result
@@ -89,17 +84,17 @@ class Batches:
             result.done, result.fatal = place, error
 
     def _write(
-        self, place: int, message: Message, outcome: Outcome, out: dict[str, list[Message]]
+        self, place: int, message: Message, event: Event | None, outcome: Outcome, out: dict[str, list[Message]]
     ) -> StepFailed | None:
         """Adds what `message` became to `out`, all of it or nothing; key and headers travel on, `token` is `place`."""
         written: list[tuple[str, Message]] = []
-        for queue, value in zip(outcome.outputs, outcome.values, strict=True):
+        for number, (queue, value) in enumerate(zip(outcome.outputs, outcome.values, strict=True)):
             try:
-                payload = self._encode[queue](value)
-            except Exception as error:
-                step = self._writers[queue]
-                return StepFailed(step.name, "encode", f"not to be said in {step.output_format}: {_one_line(error)}")
-            written.append((queue, Message(payload, message.key, message.headers, token=place)))
+                item = self._out[queue].write(message, event, value, number)
+            except StepFailed as failed:
+                return failed
+            item.token = place
+            written.append((queue, item))
         for queue, item in written:
             out.setdefault(queue, []).append(item)
         return None
@@ -123,8 +118,8 @@ class Batches:
 
 def dead_letter(message: Message, error: StepFailed, source: str, attempts: int = 1) -> Message:
     """`message` as it came, with why it failed after `attempts` in its headers; they add up when it is sent round."""
-    former = message.headers.get(f"{ERROR}attempt", b"0")
-    attempt = attempts + (int(former) if former.isdigit() else 0)
+    former = message.headers.get(f"{ERROR}attempt", b"")
+    attempt = attempts + (int(former) if former.isdigit() and len(former) < 10 else 0)
     reasons = {
         "stage": error.stage,
         "step": error.step,
@@ -148,7 +143,3 @@ def _users(manifest: Manifest, side: str, kind: str) -> Mapping[str, StepSpec]:
             if theirs != ours:
                 raise ValueError(f"queue {queue!r} has {theirs} for step {other.name!r} and {ours} for {step.name!r}")
     return users
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:500] or type(error).__name__

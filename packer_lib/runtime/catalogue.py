@@ -97,7 +97,7 @@ PACKAGE_MODES = _table(
         (
             *("rest.py", "serving.py", "front.py", "predict.py", "worker.py"),
             *("door/__main__.py", "door/callers.py", "door/cli.py", "door/keeper.py", "door/line.py", "door/place.py"),
-            *("links.py", "caller.py", "formats.py", "metrics.py"),
+            *("links.py", "caller.py", "tracing.py", "formats/__init__.py", "formats/json_value.py", "metrics.py"),
         ),
         ("bentoml==1.4.39", "uvloop>=0.21", "httptools>=0.6", "prometheus-client>=0.22", "orjson>=3.11"),
     ),
@@ -105,11 +105,24 @@ PACKAGE_MODES = _table(
         "stream",
         "engine:run",
         (
-            *("engine.py", "batch.py", "deliveries.py", "ends.py", "formats.py", "probes.py", "watchdog.py"),
-            "metrics.py",
+            *("engine.py", "batch.py", "values.py", "events.py", "deliveries.py", "ends.py", "formats/__init__.py"),
+            *("probes.py", "watchdog.py", "metrics.py"),
         ),
-        ("prometheus-client>=0.22", "orjson>=3.11", "msgpack>=1.1"),
+        ("prometheus-client>=0.22", "orjson>=3.11"),
     ),
+)
+
+# orjson is not named here: either package mode brings it.
+FORMATS = _table(
+    Plugin("json", "formats.json_value:Json", ("formats/json_value.py",), ()),
+    Plugin("csv", "formats.csv_lines:Csv", ("formats/csv_lines.py",), ()),
+    Plugin("npy", "formats.npy_array:Npy", ("formats/npy_array.py",), ("numpy>=2",)),
+    Plugin("msgpack", "formats.msgpack_value:MessagePack", ("formats/msgpack_value.py",), ("msgpack>=1.1",)),
+    Plugin("raw", "formats.raw_bytes:Raw", ("formats/raw_bytes.py",), ()),
+)
+
+CHECKS = _table(
+    Plugin("json-schema", "json_schema:JsonSchema", ("json_schema.py",), ("jsonschema-rs==0.60.3",)),
 )
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from .catalogue import CHECKS
 from .code_step import CodeStep
 from .contract import HandlerUnusable, ModelUnusable, StepFailed
 from .golden import CheckFailed, difference
@@ -150,9 +151,11 @@ class Chain:
 
 
 def check_command(folder: Path, manifest: Manifest) -> int:
-    """`--check`: everything loads, the golden requests are answered. Prints the finding and returns the exit code."""
+    """`--check`: everything loads, schemas too, the golden requests are answered. Prints the finding and returns the
+    exit code."""
     chain = Chain(manifest, folder)
     try:
+        check_schemas(manifest)
         chain.load()
         answered = chain.check()
     except (ModelUnusable, HandlerUnusable, CheckFailed) as error:
@@ -160,6 +163,16 @@ def check_command(folder: Path, manifest: Manifest) -> int:
         return 1
     print(f"ok: {len(chain.steps)} steps loaded, {answered} golden requests answered", flush=True)
     return 0
+
+
+def check_schemas(manifest: Manifest) -> None:
+    """`CheckFailed` for the first schema of a queue that cannot be used."""
+    for queue in manifest.queues.values():
+        try:
+            if queue.schema is not None:
+                CHECKS["json-schema"].load()(queue.schema)
+        except ValueError as error:
+            raise CheckFailed(f"queue {queue.id!r}: schema: {error}") from None
 
 
 def _step(spec: StepSpec, folder: Path) -> Step:

@@ -151,7 +151,8 @@ class StepFailed(Exception):
     """One value did not get through one step; the cause, where there is one, is chained.
 
     `stage`: `input` (the value does not fit; the sender's to mend), `predict` or `handle`; around the chain also
-    `decode` and `encode`. `reason` is one line. `place` is the machine and address of a step of another unit."""
+    `decode`, `schema` and `encode`. `reason` is one line. `place` is the machine and address of a step of another
+    unit."""
 
     def __init__(self, step: str, stage: str, reason: str, place: str = "") -> None:
         super().__init__(f"step {step!r}, {stage}: {reason}")

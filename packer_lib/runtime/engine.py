@@ -102,7 +102,13 @@ def _serve(folder: Path, manifest: Manifest, settings: Settings, state: State) -
         state.loading = False
         _collect_less()
         replica = Replica(settings.replica, settings.replicas)
-        engine = Engine(manifest, Batches(manifest, steps), state, deliveries=deliveries, replica=replica)
+        engine = Engine(
+            manifest,
+            Batches(manifest, steps, settings.max_body_mib << 20),
+            state,
+            deliveries=deliveries,
+            replica=replica,
+        )
         engine.watch(settings.stall_seconds)
         engine.run()
     finally:

@@ -6,7 +6,8 @@
 A unit that others follow answers with what the last of them makes of it; `/predict?alone=true` asks this unit alone,
 `/predict?step=NAME` one step of it.
 `/readyz` is about this unit; `/readyz?chain=true` about those that follow as well. The header `mlpacker-remaining-ms`
-says how long the caller waits: there is an answer by then, 504 if need be. Every answer names its release in the header
+says how long the caller waits: there is an answer by then, 504 if need be. `traceparent` and `tracestate` go on to the
+units that follow, and a failure that is logged here names the trace. Every answer names its release in the header
 `mlpacker-release`.
 
 Errors are `{"error": "…"}`: 400 what is not as above, or an instance that does not fit (by its index); 405; 408 and 413

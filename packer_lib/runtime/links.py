@@ -3,6 +3,8 @@
 Requests whose turn it is together travel as one call, as they made up one batch here; each keeps its own outcome. Given
 to a unit by `MLPACKER_LINKS`: {unit: {"url", "machine", "timeout", "retries", "idempotent"}}.
 
+A call carries one trace (`traceparent`, see tracing.py): requests of different traces travel as calls of their own.
+
 One call has `timeout` seconds, or what is left of its callers' deadline when that is less; the next unit is told how
 long it has, a little less, so that its own answer, which names the step that was slow, comes before ours would.
 """
@@ -24,6 +26,7 @@ from . import formats, metrics
 from .caller import Caller, Lost, NotSent, Response
 from .chain import Outcome
 from .contract import StepFailed
+from .tracing import Trace
 
 log = logging.getLogger("mlpacker.links")
 
@@ -63,7 +66,9 @@ class LinkFailed(Exception):
 class Onward(Protocol):
     """Where the outcomes of a unit that is not the last one go."""
 
-    async def run(self, outcomes: list[Outcome], deadline: float | None) -> list[Outcome]: ...
+    async def run(
+        self, outcomes: list[Outcome], deadline: float | None, trace: Trace | None = None
+    ) -> list[Outcome]: ...
     async def ready(self) -> str: ...
 
 
@@ -73,7 +78,12 @@ class Nowhere:
     def __init__(self, unit: str) -> None:
         self._text = f"the answer of this unit goes to unit {unit!r}, whose address is not given (MLPACKER_LINKS)"
 
-    async def run(self, outcomes: list[Outcome], deadline: float | None) -> list[Outcome]:  # noqa: ARG002
+    async def run(
+        self,
+        outcomes: list[Outcome],  # noqa: ARG002
+        deadline: float | None,  # noqa: ARG002
+        trace: Trace | None = None,  # noqa: ARG002
+    ) -> list[Outcome]:
         raise LinkFailed(500, f"{self._text}; /predict?alone=true asks this unit alone")
 
     async def ready(self) -> str:
@@ -104,6 +114,7 @@ class _Request:
     parts: list[bytes]
     deadline: float | None
     answer: asyncio.Future[list[Outcome]]
+    trace: Trace | None = None
 
 
 class Next:
@@ -119,12 +130,12 @@ class Next:
         self._planned = False
         self._calls: set[asyncio.Task[None]] = set()
 
-    async def run(self, outcomes: list[Outcome], deadline: float | None) -> list[Outcome]:
+    async def run(self, outcomes: list[Outcome], deadline: float | None, trace: Trace | None = None) -> list[Outcome]:
         """`outcomes` of this unit's chain after the rest of the pipeline; `LinkFailed` when there is no answer."""
         parts = [part for outcome in outcomes for part in self._encoded(outcome)]
         if not parts:
             return outcomes
-        request = _Request(parts, deadline, asyncio.get_running_loop().create_future())
+        request = _Request(parts, deadline, asyncio.get_running_loop().create_future(), trace)
         self._waiting.append(request)
         self._plan()
         answers = iter(await request.answer)
@@ -172,14 +183,19 @@ class Next:
         self._plan()
 
     def _take(self) -> list[_Request]:
-        """Those at the front that fit into one call, without those that gave up."""
+        """The first and those of its trace that fit into one call with it, without those that gave up."""
         taken: list[_Request] = []
+        left: list[_Request] = []
         size = 0
-        while self._waiting and (not taken or size < BODY_MOST):
-            request = self._waiting.pop(0)
-            if not request.answer.done():
-                taken.append(request)
-                size += sum(map(len, request.parts))
+        for request in self._waiting:
+            if request.answer.done():
+                continue
+            if taken and (size >= BODY_MOST or request.trace != taken[0].trace):
+                left.append(request)
+                continue
+            taken.append(request)
+            size += sum(map(len, request.parts))
+        self._waiting = left
         return taken
 
     async def _call(self, requests: list[_Request]) -> None:
@@ -204,7 +220,7 @@ class Next:
         started = time.monotonic()
         until = self._until(requests, started)
         try:
-            response = await self._try(body, until)
+            response = await self._try(body, until, requests[0].trace)
         except TimeoutError:
             text = f"did not answer within {max(0.0, until - started):.3g} s"
             raise self._failed("timeout", 504, text) from None
@@ -219,12 +235,13 @@ class Next:
         latest = max(deadlines)
         return limit if latest >= limit else latest - WAY_BACK * max(0.0, latest - now)
 
-    async def _try(self, body: bytes, until: float) -> Response:
+    async def _try(self, body: bytes, until: float, trace: Trace | None) -> Response:
         """The answer of the first try that has one; `TimeoutError` when the time is up."""
         async with asyncio.timeout(until - time.monotonic()):
             for left in range(self._link.retries, -1, -1):
                 remaining = (until - time.monotonic()) * (1 - WAY_BACK)
-                headers = ("Content-Type: application/json", f"{OUTCOMES}: 1", f"{REMAINING}: {remaining * 1000:.0f}")
+                told = (f"{OUTCOMES}: 1", f"{REMAINING}: {remaining * 1000:.0f}", *(trace.headers() if trace else ()))
+                headers = ("Content-Type: application/json", *told)
                 try:
                     return await self._caller.ask("POST", "/predict", headers, body)
                 except (NotSent, Lost) as error:

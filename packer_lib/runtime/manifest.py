@@ -42,12 +42,15 @@ class StepSpec:
 
 @dataclass(frozen=True, slots=True)
 class QueueSpec:
+    """`schema` is the JSON Schema that every message read from it is held to, or None."""
+
     id: str
     connector: str
     server: str
     port: int
     topic: str
     options: dict[str, Any] = field(default_factory=dict)
+    schema: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)

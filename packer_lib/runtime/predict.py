@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl
 
 import orjson
 
-from . import formats, metrics
+from . import formats, metrics, tracing
 from .chain import Outcome
 from .contract import StepFailed
 from .links import OUTCOMES, REMAINING, LinkFailed, Onward, described
@@ -48,12 +48,13 @@ class Refused(Exception):
 @dataclass(frozen=True, slots=True)
 class Wish:
     """What a caller asks for beside its data: by when (`time.monotonic`), this unit `alone`, one `step` of it, or an
-    outcome for each instance, as the unit before this one does."""
+    outcome for each instance, as the unit before this one does; and the `trace` that it is part of."""
 
     deadline: float | None = None
     alone: bool = False
     outcomes: bool = False
     step: str = ""
+    trace: tracing.Trace | None = None
 
 
 PLAIN = Wish()
@@ -62,8 +63,9 @@ PLAIN = Wish()
 def wish(query: bytes, headers: Mapping[bytes, bytes]) -> Wish:
     """`Refused` when the caller does not say its time in milliseconds, or has none left."""
     given = headers.get(_remaining)
+    trace = tracing.given(headers)
     if not query and given is None and _outcomes not in headers:
-        return PLAIN
+        return Wish(trace=trace) if trace else PLAIN
     deadline = None
     if given is not None:
         if not given.isdigit() or len(given) > 9:
@@ -71,7 +73,7 @@ def wish(query: bytes, headers: Mapping[bytes, bytes]) -> Wish:
         deadline = time.monotonic() + int(given) / 1000
     asked = dict(parse_qsl(query.decode("latin-1")))
     step = asked.get("step", "")
-    return Wish(deadline, bool(step) or asked.get("alone") == "true", _outcomes in headers, step)
+    return Wish(deadline, bool(step) or asked.get("alone") == "true", _outcomes in headers, step, trace)
 
 
 async def predict(worker: Worker, onward: Onward | None, instances: list[Any], wish: Wish = PLAIN) -> Answer:
@@ -92,7 +94,7 @@ async def predict(worker: Worker, onward: Onward | None, instances: list[Any], w
         raise Refused(failed.status, str(failed)) from None
     except Exception:  # what should not have happened; who found it has logged it
         return error_answer(500, "the unit failed; its log says why")
-    return in_full(outcomes) if wish.outcomes else in_short(outcomes)
+    return in_full(outcomes) if wish.outcomes else in_short(outcomes, wish.trace)
 
 
 async def _by(deadline: float, running: Coroutine[Any, Any, list[Outcome]]) -> list[Outcome]:
@@ -105,14 +107,14 @@ async def run(worker: Worker, onward: Onward | None, instances: list[Any], wish:
     outcomes = await worker.run(instances, wish.step)
     if onward is None or (not wish.outcomes and any(outcome.error for outcome in outcomes)):
         return outcomes
-    return await onward.run(outcomes, wish.deadline)
+    return await onward.run(outcomes, wish.deadline, wish.trace)
 
 
-def in_short(outcomes: list[Outcome]) -> Answer:
+def in_short(outcomes: list[Outcome], trace: tracing.Trace | None = None) -> Answer:
     """Predictions, or the error of those that failed."""
     failed = [(index, outcome.error) for index, outcome in enumerate(outcomes) if outcome.error]
     if failed:
-        return failure(failed)
+        return failure(failed, trace)
     try:
         body = _encode({"predictions": [final(outcome) for outcome in outcomes]})
     except (TypeError, ValueError) as error:
@@ -147,12 +149,13 @@ def final(outcome: Outcome) -> Any:
     return outcome.values[0] if len(outcome.values) == 1 else outcome.values or None
 
 
-def failure(failed: list[tuple[int, StepFailed]]) -> Answer:
+def failure(failed: list[tuple[int, StepFailed]], trace: tracing.Trace | None = None) -> Answer:
     """Says the first instance that does not fit, else the first that a step failed on; all are counted and logged."""
+    part = f" (trace {trace.id})" if trace else ""
     for index, error in failed:
         count(error)
         if error.stage != "input":
-            log.error("data[%d]: %s", index, error, exc_info=error.__cause__)
+            log.error("data[%d]: %s%s", index, error, part, exc_info=error.__cause__)
     unfit = [(index, error) for index, error in failed if error.stage == "input"]
     index, error = (unfit or failed)[0]
     more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""

@@ -19,6 +19,7 @@ IDENTITY = {"GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@b", "GIT_COMMITTER_NA
 QUEUES = (
     Queue("q1", "mqtt", "broker.example", 1883, "in"),
     Queue("q2", "mqtt", "broker.example", 1883, "out"),
+    Queue("h1", "mqtt", "broker.example", 1883, "held", schema={"type": "array"}),
     Queue("k1", "kafka", "broker.example", 9092, "in"),
     Queue("k2", "kafka", "broker.example", 9092, "out"),
     Queue("w1", "websocket", "broker.example", 8765, "in"),

@@ -23,6 +23,10 @@ KINDS: dict[str, tuple[PackageMode, tuple[Step, ...]]] = {
         "stream",
         (cases.code(inputs=("k1",), outputs=("classify",)), cases.model(inputs=("prepare",), outputs=("k2",))),
     ),
+    "stream-schema-npy": (
+        "stream",
+        (cases.code(inputs=("h1",), outputs=("k2",), input_format="npy", output_format="msgpack"),),
+    ),
     "api-code": ("api", (cases.code(**ALONE),)),
     "api-sklearn": ("api", (cases.model(**ALONE),)),
     "api-tensorflow": ("api", (cases.model(**KERAS, **ALONE),)),

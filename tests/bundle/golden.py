@@ -95,6 +95,10 @@ def tree(folder: Path) -> Iterator[str]:
 def with_artefacts(plan: Plan, folder: Path) -> tuple[Plan, Settings]:
     """`plan` as if its file were in `folder`, where all that it names is made; repositories become ones on disk."""
     settings = Settings(home=folder / "home", git_protocols=("file",))
+    for queue in plan.queues:
+        if isinstance(queue.schema, str):
+            (folder / queue.schema).parent.mkdir(parents=True, exist_ok=True)
+            (folder / queue.schema).write_text('{"type": "array"}', encoding="utf-8")
     units = tuple(
         replace(unit, steps=tuple(_with_artefact(step, folder, settings) for step in unit.steps)) for unit in plan.units
     )

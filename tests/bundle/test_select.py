@@ -13,7 +13,7 @@ import pytest
 
 from packer_lib.bundle import lock, locks
 from packer_lib.bundle.write import Bundle
-from packer_lib.runtime.catalogue import CONNECTORS, CORE, FRAMEWORKS, PACKAGE_MODES
+from packer_lib.runtime.catalogue import CHECKS, CONNECTORS, CORE, FORMATS, FRAMEWORKS, PACKAGE_MODES
 from tests.bundle import cases
 from tests.support import ROOT
 
@@ -26,13 +26,19 @@ FOREIGN = {
     "websocket": {"connectors/websocket.py", "websockets"},
     "scikit-learn": {"frameworks/scikit_learn.py", "scikit-learn", "skops"},
     "stream": {"engine.py"},
+    "schema": {"json_schema.py", "jsonschema-rs"},
+    "npy": {"formats/npy_array.py"},
+    "msgpack": {"formats/msgpack_value.py", "msgpack"},
+    "json": {"formats/json_value.py"},
+    "csv": {"formats/csv_lines.py"},
 }
 HAS = {
-    "stream-sklearn-mqtt": {"mqtt", "scikit-learn", "stream"},
-    "stream-tensorflow-kafka": {"kafka", "tensorflow", "stream"},
-    "stream-code-websocket": {"websocket", "mqtt", "stream"},
-    "api-sklearn": {"bentoml", "scikit-learn"},
-    "api-code": {"bentoml"},
+    "stream-sklearn-mqtt": {"mqtt", "scikit-learn", "stream", "json"},
+    "stream-tensorflow-kafka": {"kafka", "tensorflow", "stream", "json"},
+    "stream-code-websocket": {"websocket", "mqtt", "stream", "json"},
+    "stream-schema-npy": {"mqtt", "kafka", "stream", "schema", "npy", "msgpack"},
+    "api-sklearn": {"bentoml", "scikit-learn", "json"},
+    "api-code": {"bentoml", "json"},
 }
 
 
@@ -80,7 +86,7 @@ def test_whatever_a_selected_file_imports_is_selected_too(tmp_path: Path, kind: 
 
 
 def test_every_runtime_file_is_in_some_bundle() -> None:
-    tables = [*CONNECTORS.values(), *FRAMEWORKS.values(), *PACKAGE_MODES.values()]
+    tables = [plugin for table in (CONNECTORS, FRAMEWORKS, PACKAGE_MODES, FORMATS, CHECKS) for plugin in table.values()]
     listed = {*CORE, *(module for plugin in tables for module in plugin.modules)}
     there = {path.relative_to(RUNTIME).as_posix() for path in RUNTIME.rglob("*.py") if path.name != "__init__.py"}
     assert {file for file in listed if not file.endswith("__init__.py")} == there

@@ -8,14 +8,14 @@ from typing import ClassVar
 
 import pytest
 
-from packer_lib.runtime.connectors.mqtt import Mqtt
+from packer_lib.runtime.connectors.mqtt import Mqtt, MqttSource
 from packer_lib.runtime.connectors.mqtt_session import client_id
 from packer_lib.runtime.contract import ConnectionFailed, Message, MessageRefused
 from packer_lib.runtime.manifest import QueueSpec
 from tests.contract.connectors import ConnectorSuite, Ends, fresh, take
 from tests.lab import brokers
 from tests.lab.brokers import Broker
-from tests.support import require
+from tests.support import require, wait_for
 
 pytestmark = pytest.mark.broker
 
@@ -56,6 +56,48 @@ def test_a_message_that_is_too_large_for_the_broker_is_refused_alone() -> None:
         assert [item.value for item in take(source, 2)] == [b"1", b"2"]
         sink.close()
         source.close()
+
+
+def test_a_content_type_is_mqtts_own_property(mosquitto: Broker) -> None:
+    queue = QueueSpec("q", "mqtt", mosquitto.host, mosquitto.port, fresh())
+    source, sink = Mqtt.source(queue, "mlpacker.typed"), Mqtt.sink(queue, "mlpacker.typed")
+    assert isinstance(source, MqttSource)
+    source.connect()
+    sink.connect()
+    odd = {"content-type": b"\xff\x00"}
+    sink.produce([Message(b"1", None, {"content-type": b"text/csv"}), Message(b"2", None, odd)])
+    sink.flush(10)
+    wait_for(lambda: len(source._inbox) == 2)
+    assert source._inbox[0].properties.ContentType == "text/csv"
+    assert not hasattr(source._inbox[0].properties, "UserProperty")
+    found = take(source, 2)
+    assert [item.headers for item in found] == [{"content-type": b"text/csv"}, odd]
+    source.ack(found)
+    source.close()
+    sink.close()
+
+
+def test_headers_that_mqtt_cannot_carry_as_text_do_not_cost_the_connection(mosquitto: Broker) -> None:
+    queue = QueueSpec("q", "mqtt", mosquitto.host, mosquitto.port, fresh())
+    source, sink = Mqtt.source(queue, "mlpacker.odd"), Mqtt.sink(queue, "mlpacker.odd")
+    source.connect()
+    sink.connect()
+    odd = {
+        "of-others;base64": b"a",
+        "nul": b"a\0b",
+        "line": b"a\nb",
+        "c1": "\x85".encode(),
+        "noncharacter": "\ufffe".encode(),
+    }
+    sink.produce([Message(b"1", b"k\0", odd)])
+    sink.flush(10)
+    (found,) = take(source, 1)
+    assert (found.key, found.headers) == (b"k\0", odd)
+    with pytest.raises(MessageRefused, match=r"header 'large' of 70000 bytes; MQTT carries 48000"):
+        sink.produce([Message(b"1", None, {"large": b"x" * 70_000})])
+    source.ack([found])
+    source.close()
+    sink.close()
 
 
 def test_who_loses_its_connection_to_another_of_its_name_is_told_to_look_for_it(mosquitto: Broker) -> None:

@@ -14,12 +14,13 @@ class Hop:
     """Listens on `port` and passes on to `target`.
 
     `mood`: "silent" takes requests and never answers, "break" closes when a request comes, "break once" only the first
-    time. `requests` counts what came in, `connections` those who came.
+    time. `requests` counts what came in, `connections` those who came, `seen` is what they sent.
     """
 
     def __init__(self, target: int) -> None:
         self.mood: Mood = "pass"
         self.requests = self.connections = 0
+        self.seen = bytearray()
         self._target = target
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
@@ -49,6 +50,7 @@ class Hop:
             threading.Thread(target=_copy, args=(target, client), daemon=True).start()
             while data := client.recv(65536):
                 self.requests += data.count(b" HTTP/1.1\r\n")
+                self.seen += data
                 if self.mood.startswith("break"):
                     self.mood = "pass" if self.mood == "break once" else self.mood
                     break

@@ -33,11 +33,19 @@ PICKY = "def handler(value):\n    if value == 'bad':\n        raise ValueError('
 class Unit:
     """One unit on memory queues, each named as its id; `run` moves what is there and stops."""
 
-    def __init__(self, folder: Path, *steps: StepSpec, plug: Callable[[QueueSpec], Any] = engines.plug) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *steps: StepSpec,
+        plug: Callable[[QueueSpec], Any] = engines.plug,
+        schemas: dict[str, Any] | None = None,
+    ) -> None:
         ids = {name for step in steps for name in (*step.inputs, *step.outputs, step.dead_letter)}
         names = {step.name for step in steps} | {""}
         place = fresh()
-        self.queues = {name: QueueSpec(name, "memory", place, 0, name) for name in ids - names}
+        self.queues = {
+            name: QueueSpec(name, "memory", place, 0, name, schema=(schemas or {}).get(name)) for name in ids - names
+        }
         self.manifest = Manifest("plant", steps[0].name, "stream", steps, self.queues)
         self.chain = Chain(self.manifest, folder)
         self.chain.load()
@@ -400,3 +408,25 @@ def value_of(name: str, **labels: str) -> float:
     from prometheus_client import REGISTRY
 
     return REGISTRY.get_sample_value(name, labels) or 0.0
+
+
+def test_a_message_that_does_not_fit_the_schema_of_its_queue_is_a_dead_letter_of_that_stage(tmp_path: Path) -> None:
+    schema = {"type": "array", "items": {"type": "number"}}
+    unit = Unit(tmp_path, step(tmp_path, on_error="dead_letter", dead_letter="dead"), schemas={"in": schema})
+    unit.put("in", [1], ["x"], [2])
+    unit.run()
+    assert unit.got("out") == [[1], [2]]
+    headers = topic(unit.queues["dead"]).log[0].headers
+    assert headers["mlpacker-error-stage"] == b"schema"
+    assert headers["mlpacker-error-reason"] == b'[0]: "x" is not of type "number"'
+
+
+def test_a_cloud_event_is_answered_by_one_and_its_dead_letter_is_as_it_came(tmp_path: Path) -> None:
+    unit = Unit(tmp_path, step(tmp_path, text=PICKY, on_error="dead_letter", dead_letter="dead"))
+    event = {"ce_specversion": b"1.0", "ce_id": b"1", "ce_source": b"/plant", "ce_type": b"reading"}
+    unit.put("in", "plain", Message(b"1", None, event), Message(b'"bad"', None, event))
+    unit.run()
+    plain, answer = topic(unit.queues["out"]).log
+    assert plain.headers == {}
+    assert (answer.headers["ce_type"], answer.headers["ce_source"]) == (b"reading", b"/mlpacker/plant/only")
+    assert topic(unit.queues["dead"]).log[0].headers.items() >= event.items()

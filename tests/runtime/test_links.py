@@ -119,6 +119,32 @@ class TestAnswers:
         assert (chain.hop.requests, chain.hop.connections) == (20, 1)
 
 
+class TestTraces:
+    def test_a_trace_goes_on_and_is_named_where_a_failure_is_logged(self, build: Build) -> None:
+        chain = build()
+        trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+        headers = {"traceparent": f"00-{trace}-00f067aa0ba902b7-01", "tracestate": "vendor=1"}
+        assert chain.first.ask("/predict", b'{"data": [1]}', **headers).status == 200
+        for name, value in headers.items():
+            assert f"\r\n{name}: {value}\r\n".encode() in chain.hop.seen
+        assert chain.first.ask("/predict", b'{"data": ["bad"]}', **headers).status == 500
+        assert f"(trace {trace})" in chain.first.log.read_text()
+
+    def test_a_malformed_trace_is_as_if_it_were_not_there(self, build: Build) -> None:
+        chain = build()
+        for parent in ("00-1-2-01", "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", f"00-{'0' * 32}-1-01"):
+            assert chain.first.ask("/predict", b'{"data": [1]}', traceparent=parent, tracestate="a=1").status == 200
+        assert b"trace" not in chain.hop.seen
+
+    def test_requests_of_different_traces_that_wait_together_keep_their_own(self, build: Build) -> None:
+        chain = build()
+        parents = [f"00-{number + 1:032x}-00f067aa0ba902b7-01" for number in range(24)]
+        with ThreadPoolExecutor(24) as clients:
+            asked = [clients.submit(chain.first.ask, "/predict", b'{"data": [1]}', traceparent=one) for one in parents]
+            assert [each.result().json for each in asked] == [{"predictions": [{"second": 1}]}] * 24
+        assert all(f"traceparent: {one}\r\n".encode() in chain.hop.seen for one in parents)
+
+
 class TestAHopThatFails:
     def test_refused_connections_are_tried_again_even_if_not_idempotent(self, build: Build) -> None:
         chain = build(idempotent=False)

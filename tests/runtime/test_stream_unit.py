@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,15 @@ def test_check_says_what_the_golden_request_was_answered_with(tmp_path: Path) ->
     code, log = check(tmp_path)
     assert code == 1
     assert "step 'add': golden request: expected 3, got 2" in log
+
+
+def test_check_says_that_a_schema_is_none(tmp_path: Path) -> None:
+    step = code_step(tmp_path, "add", HANDLER, inputs=("in",), outputs=("out",))
+    bad = replace(memory("in"), schema={"$ref": "file:///etc/passwd"})
+    write_unit(tmp_path, step, queues=(bad, memory("out")))
+    code, log = check(tmp_path)
+    assert code == 1
+    assert "check failed: queue 'in': schema: not a JSON Schema that stands alone" in log
 
 
 def test_a_handler_that_is_not_there_ends_the_unit_with_its_name(tmp_path: Path) -> None:

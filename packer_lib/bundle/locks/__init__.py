@@ -9,14 +9,15 @@ from __future__ import annotations
 from itertools import chain
 from pathlib import Path
 
-from packer_lib.runtime.catalogue import CONNECTORS, FRAMEWORKS, PACKAGE_MODES
+from packer_lib.runtime.catalogue import CHECKS, CONNECTORS, FORMATS, FRAMEWORKS, PACKAGE_MODES
 
 FOLDER = Path(__file__).parent
 
 
 def needs() -> dict[str, tuple[str, ...]]:
     """Every need and its direct requirements."""
-    entries = chain(PACKAGE_MODES.values(), CONNECTORS.values(), FRAMEWORKS.values())
+    tables = (PACKAGE_MODES, CONNECTORS, FRAMEWORKS, FORMATS, CHECKS)
+    entries = chain.from_iterable(table.values() for table in tables)
     return {entry.name: entry.requires for entry in entries if entry.requires}
 
 

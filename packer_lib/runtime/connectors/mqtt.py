@@ -5,8 +5,8 @@ fallback), `tls`, `username` and `pass_env`, and under `config`: `keepalive`, `s
 (seconds), `receive_maximum` (messages taken in and not acknowledged), `max_inflight` (sent and not confirmed),
 `max_packet_size` (bytes).
 
-Key and headers travel as user properties of MQTT 5, the key as `mlpacker-key`; what is not UTF-8 in base64 under
-`name;base64`. MQTT 3.1.1 has no place for them.
+Key and headers travel as user properties of MQTT 5, the key as `mlpacker-key`; what is not printable UTF-8 in base64
+under `name;base64`; the header `content-type` is MQTT's own property of that name. MQTT 3.1.1 has no place for them.
 
 Replicas of a unit share one subscription, `$share/<unit>/<topic>` (MQTT 5, section 4.8.2; many brokers know it in 3.1.1
 too). The broker keeps what it gave to a replica for that replica until it is back, so one that is taken away for good
@@ -20,6 +20,7 @@ import base64
 import logging
 from collections import deque
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from paho.mqtt.client import MQTT_ERR_SUCCESS, Client, MQTTMessage
@@ -35,6 +36,8 @@ from .mqtt_session import Session, client_id
 log = logging.getLogger("mlpacker.mqtt")
 
 KEY = "mlpacker-key"
+CONTENT = "content-type"
+HEADER_MOST = 48_000  # bytes of a value: a text in MQTT has 65 535, which may have to be base64
 BASE64 = ";base64"
 
 
@@ -141,27 +144,39 @@ def _group(name: str) -> str:
 
 def _message(item: MQTTMessage) -> Message:
     headers = _headers(getattr(item.properties, "UserProperty", ()))
+    if content := getattr(item.properties, "ContentType", ""):
+        headers[CONTENT] = content.encode()
     return Message(
         bytes(item.payload), headers.pop(KEY, None), headers, f"{item.topic} #{item.mid}", (item.mid, item.qos)
     )
 
 
 def _headers(properties: Sequence[tuple[str, str]]) -> dict[str, bytes]:
-    return {
-        name.removesuffix(BASE64): base64.b64decode(value) if name.endswith(BASE64) else value.encode()
-        for name, value in properties
-    }
+    return dict(_header(name, value) for name, value in properties)
+
+
+def _header(name: str, value: str) -> tuple[str, bytes]:
+    """What somebody else called `…;base64` though it is none stays as it came."""
+    if name.endswith(BASE64):
+        with suppress(ValueError):
+            return name.removesuffix(BASE64), base64.b64decode(value, validate=True)
+    return name, value.encode()
 
 
 def _user_properties(key: bytes | None, headers: Mapping[str, bytes]) -> Properties:
+    """Brokers hang up on control characters in a text (MQTT 5, section 1.5.4), so that these travel in base64."""
     pairs = []
-    for name, value in [*headers.items(), *([(KEY, key)] if key is not None else [])]:
-        try:
-            pairs.append((name, value.decode()))
-        except UnicodeDecodeError:
-            pairs.append((name + BASE64, base64.b64encode(value).decode()))
     properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
-    properties.UserProperty = pairs
+    for name, value in [*headers.items(), *([(KEY, key)] if key is not None else [])]:
+        text = value.decode("utf-8", "replace")
+        if name == CONTENT and text.isascii() and text.isprintable():
+            properties.ContentType = text
+        elif text.isprintable() and text.encode() == value:
+            pairs.append((name, text))
+        else:
+            pairs.append((name + BASE64, base64.b64encode(value).decode()))
+    if pairs:
+        properties.UserProperty = pairs
     return properties
 
 
@@ -206,6 +221,11 @@ class MqttSink(Sink):
 
     def _check_size(self, message: Message) -> None:
         """A broker hangs up on a packet that is too large; key and headers are counted in by their text."""
+        if self._session.v5:
+            for name, value in {**message.headers, KEY: message.key or b""}.items():
+                if len(value) > HEADER_MOST or not name.isprintable():
+                    text = f"header {name[:80]!r} of {len(value)} bytes; MQTT carries {HEADER_MOST}, by printable names"
+                    raise MessageRefused(message, text)
         extra = sum(len(name) + len(value) for name, value in message.headers.items()) + len(message.key or b"")
         if len(message.value) + len(self._queue.topic) + extra + 32 > self._session.max_packet:
             text = f"{len(message.value)} bytes, {self._session.place} takes packets of {self._session.max_packet}"
