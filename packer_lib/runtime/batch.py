@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 
 from . import formats
-from .chain import Chain, Outcome
+from .chain import Chain, Column, Flow, together
 from .contract import ERROR, Message, MessageRefused, StepFailed
 from .deliveries import DELIVERIES
 from .events import Event
@@ -44,14 +45,27 @@ class Batches:
     def run(self, queue: str, messages: Sequence[Message]) -> Result:
         """The result for `messages`, all from `queue`. A failure with fate `fail` ends the batch where it stands, so
         that what came before it is not done twice."""
-        outcomes, events = self._outcomes(queue, messages)
-        result = Result(len(messages))
-        for place, (message, outcome) in enumerate(zip(messages, outcomes, strict=True)):
-            error = outcome.error or self._write(place, message, events.get(place), outcome, result.out)
-            if error is not None and not self._settle(error, place, message, queue, result):
-                result.done, result.fatal = place, error
-                break
+        read = self._in[queue].read(messages)
+        flow = self._chain.flow(read.values, queue) if read.values else Flow()
+        failed = _placed(flow, read.failed, len(messages))
+        result = Result(len(messages), self._written(messages, flow.columns, read.events, failed))
+        if failed:
+            self._settle_all(failed, queue, messages, result)
         return result
+
+    def _settle_all(
+        self, failed: Mapping[int, StepFailed], queue: str, messages: Sequence[Message], result: Result
+    ) -> None:
+        """Of a message that failed nothing goes out but its dead letter; of one that stops the unit and of those
+        behind it nothing at all."""
+        result.out = _of(result.out, lambda place: place not in failed)
+        for place in sorted(failed):
+            if not self._settle(failed[place], place, messages[place], queue, result):
+                result.done, result.fatal = place, failed[place]
+                result.out = _of(result.out, lambda place: place < result.done)
+                break
+        for items in result.out.values():
+            items.sort(key=attrgetter("token"))
 
     def give_up(self, queue: str, message: Message, reason: str) -> Result:
         """The result for a `message` that is not to be handled any more, as a failure of the step that reads it."""
@@ -60,17 +74,23 @@ class Batches:
             result.done, result.fatal = 0, error
         return result
 
-    def _outcomes(self, queue: str, messages: Sequence[Message]) -> tuple[list[Outcome], dict[int, Event]]:
-        """One outcome per message, those that cannot be read never reach the chain; and the CloudEvents among them."""
-        read = self._in[queue].read(messages)
-        outcomes = self._chain.run(read.values, queue) if read.values else []
-        if read.failed:
-            rest = iter(outcomes)
-            failed = read.failed
-            outcomes = [
-                Outcome(error=failed[place]) if place in failed else next(rest) for place in range(len(messages))
-            ]
-        return outcomes, read.events
+    def _written(
+        self,
+        messages: Sequence[Message],
+        columns: Sequence[Column],
+        events: Mapping[int, Event],
+        failed: dict[int, StepFailed],
+    ) -> dict[str, list[Message]]:
+        """By queue what is to go there; whatever cannot be said there is noted in `failed`."""
+        out: dict[str, list[Message]] = {}
+        for queue in dict.fromkeys(column.target for column in columns):
+            column = together([column for column in columns if column.target == queue])
+            made = self._out[queue].write_all(messages, column.origins, column.values, events)
+            for place, item in zip(column.origins, made, strict=True):
+                if isinstance(item, StepFailed):
+                    failed.setdefault(place, item)
+            out[queue] = [item for item in made if not isinstance(item, StepFailed)]
+        return out
 
     def refuse(
         self, queue: str, messages: Sequence[Message], sink: str, refused: MessageRefused, result: Result
@@ -82,22 +102,6 @@ class Batches:
         settled = writer is not None and self._settle(error, place, messages[place], queue, result)
         if not settled and place < result.done:
             result.done, result.fatal = place, error
-
-    def _write(
-        self, place: int, message: Message, event: Event | None, outcome: Outcome, out: dict[str, list[Message]]
-    ) -> StepFailed | None:
-        """Adds what `message` became to `out`, all of it or nothing; key and headers travel on, `token` is `place`."""
-        written: list[tuple[str, Message]] = []
-        for number, (queue, value) in enumerate(zip(outcome.outputs, outcome.values, strict=True)):
-            try:
-                item = self._out[queue].write(message, event, value, number)
-            except StepFailed as failed:
-                return failed
-            item.token = place
-            written.append((queue, item))
-        for queue, item in written:
-            out.setdefault(queue, []).append(item)
-        return None
 
     def _settle(
         self, error: StepFailed, place: int, message: Message, queue: str, result: Result, attempts: int = 1
@@ -114,6 +118,22 @@ class Batches:
         else:
             return False
         return True
+
+
+def _placed(flow: Flow, unread: Mapping[int, StepFailed], size: int) -> dict[int, StepFailed]:
+    """All that failed by place in the batch. The chain counts without those `unread`; `flow` is put right."""
+    if not unread:
+        return dict(flow.failed)
+    places = [place for place in range(size) if place not in unread]
+    for column in flow.columns:
+        column.origins = [places[origin] for origin in column.origins]
+    return {**unread, **{places[origin]: error for origin, error in flow.failed.items()}}
+
+
+def _of(out: Mapping[str, list[Message]], wanted: Callable[[int], bool]) -> dict[str, list[Message]]:
+    """What of `out` belongs to messages at `wanted` places."""
+    kept = {queue: [item for item in items if wanted(item.token)] for queue, items in out.items()}
+    return {queue: items for queue, items in kept.items() if items}
 
 
 def dead_letter(message: Message, error: StepFailed, source: str, attempts: int = 1) -> Message:

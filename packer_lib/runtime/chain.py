@@ -8,8 +8,9 @@ import copy
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -50,11 +51,23 @@ class Step(Protocol):
 
 
 @dataclass(slots=True)
-class _Item:
-    """A value on its way; `origin` is the place of the input value that it came from."""
+class Column:
+    """Values that go one way together: `values[i]` came of the input value at place `origins[i]`, in its order.
 
-    origin: int
-    value: Any
+    `target` is a step of the unit, a queue id, or "" where the last step names none."""
+
+    target: str
+    origins: Sequence[int]
+    values: list[Any]
+
+
+@dataclass(slots=True)
+class Flow:
+    """What became of a batch: the columns that leave the chain, and by place the values that did not get through.
+    Nothing of those is in a column."""
+
+    columns: list[Column] = field(default_factory=list)
+    failed: dict[int, StepFailed] = field(default_factory=dict)
 
 
 class Chain:
@@ -81,27 +94,27 @@ class Chain:
 
     def run(self, values: Sequence[Any], queue: str = "") -> list[Outcome]:
         """One `Outcome` per value, same order. `queue`: where they came from; without it, all first steps get them."""
-        outcomes = [Outcome() for _ in values]
-        waiting: dict[str, list[_Item]] = defaultdict(list)
-        self._route(
-            [_Item(origin, value) for origin, value in enumerate(values)], self._entries(queue), waiting, outcomes
-        )
+        return _outcomes(len(values), self.flow(values, queue))
+
+    def flow(self, values: Sequence[Any], queue: str = "") -> Flow:
+        """As `run`, by columns: what a stream of tens of thousands of values a second has time for."""
+        flow, waiting = Flow(), defaultdict[str, list[Column]](list)
+        self._route(range(len(values)), list(values), self._entries(queue), waiting, flow)
         for step in self.steps:
-            items = [item for item in waiting.pop(step.spec.name, ()) if outcomes[item.origin].error is None]
-            if items:
-                self._route(self._through(step, items, outcomes), step.spec.outputs or ("",), waiting, outcomes)
-        for outcome in outcomes:
-            if outcome.error is not None:
-                outcome.values, outcome.outputs = [], []
-        return outcomes
+            if step.spec.name in waiting:
+                arrived = _without(flow.failed, together(waiting.pop(step.spec.name)))
+                if arrived.values:
+                    origins, passed = self._through(step, arrived, flow)
+                    self._route(origins, passed, step.spec.outputs or ("",), waiting, flow)
+        flow.columns = [_without(flow.failed, column) for column in flow.columns]
+        return flow
 
     def run_step(self, name: str, values: Sequence[Any]) -> list[Outcome]:
         """One `Outcome` per value, of the step `name` and no other."""
-        outcomes = [Outcome() for _ in values]
         (step,) = (step for step in self.steps if step.spec.name == name)
-        items = [_Item(origin, value) for origin, value in enumerate(values)]
-        self._route(self._through(step, items, outcomes), ("",), {}, outcomes)
-        return outcomes
+        flow = Flow()
+        flow.columns = [Column("", *self._through(step, Column(name, range(len(values)), list(values)), flow))]
+        return _outcomes(len(values), flow)
 
     def check(self) -> int:
         """Runs the golden request of each step that has one; how many, or `CheckFailed` with all that differ."""
@@ -120,34 +133,66 @@ class Chain:
             return tuple(spec.name for spec in self.manifest.steps if queue in spec.inputs)
         return tuple(spec.name for spec in self.manifest.steps if not self._names.intersection(spec.inputs))
 
-    def _through(self, step: Step, items: list[_Item], outcomes: list[Outcome]) -> list[_Item]:
-        """`items` after `step`; one that fails there is noted in its outcome and goes no further."""
-        items.sort(key=lambda item: item.origin)
+    def _through(self, step: Step, column: Column, flow: Flow) -> tuple[Sequence[int], list[Any]]:
+        """What `step` made of `column`; a value that fails there is noted in `flow` and goes no further."""
         started = time.perf_counter()
-        results = step.run([item.value for item in items])
-        self._observe(step.spec.name, len(items), time.perf_counter() - started)
-        passed: list[_Item] = []
-        for item, result in zip(items, results, strict=True):
+        results = step.run(column.values)
+        self._observe(step.spec.name, len(column.values), time.perf_counter() - started)
+        one_each = [result[0] for result in results if type(result) is list and len(result) == 1]
+        if len(one_each) == len(results):
+            return column.origins, one_each
+        origins: list[int] = []
+        passed: list[Any] = []
+        for origin, result in zip(column.origins, results, strict=True):
             if isinstance(result, StepFailed):
-                outcomes[item.origin].error = outcomes[item.origin].error or result
+                flow.failed.setdefault(origin, result)
             else:
-                passed.extend(_Item(item.origin, value) for value in result)
-        return passed
+                origins.extend([origin] * len(result))
+                passed.extend(result)
+        return origins, passed
 
     def _route(
-        self, items: list[_Item], targets: Sequence[str], waiting: dict[str, list[_Item]], outcomes: list[Outcome]
+        self,
+        origins: Sequence[int],
+        values: list[Any],
+        targets: Sequence[str],
+        waiting: dict[str, list[Column]],
+        flow: Flow,
     ) -> None:
-        """Each of `items` to every one of `targets`: a step of this unit, or out. A step may change what it gets, so
-        that where a value goes several ways each step gets a copy."""
+        """`values` to every one of `targets`: a step of this unit, or out. A step may change what it gets, so that
+        where a value goes several ways each step gets a copy."""
         for target in targets:
             if target not in self._names:
-                for item in items:
-                    outcomes[item.origin].values.append(item.value)
-                    outcomes[item.origin].outputs.append(target)
-            elif len(targets) == 1:
-                waiting[target].extend(items)
+                flow.columns.append(Column(target, origins, values))
             else:
-                waiting[target].extend(_Item(item.origin, copy.deepcopy(item.value)) for item in items)
+                given = values if len(targets) == 1 else [copy.deepcopy(value) for value in values]
+                waiting[target].append(Column(target, origins, given))
+
+
+def together(columns: list[Column]) -> Column:
+    """One column of what came several ways to one step, by the order of its origins."""
+    if len(columns) == 1:
+        return columns[0]
+    both = [pair for column in columns for pair in zip(column.origins, column.values, strict=True)]
+    both.sort(key=itemgetter(0))
+    return Column(columns[0].target, [origin for origin, _ in both], [value for _, value in both])
+
+
+def _without(failed: Mapping[int, StepFailed], column: Column) -> Column:
+    if not failed:
+        return column
+    kept = [place for place, origin in enumerate(column.origins) if origin not in failed]
+    return Column(column.target, [column.origins[place] for place in kept], [column.values[place] for place in kept])
+
+
+def _outcomes(size: int, flow: Flow) -> list[Outcome]:
+    """One per input value."""
+    outcomes = [Outcome(error=flow.failed.get(place)) for place in range(size)]
+    for column in flow.columns:
+        for origin, value in zip(column.origins, column.values, strict=True):
+            outcomes[origin].values.append(value)
+            outcomes[origin].outputs.append(column.target)
+    return outcomes
 
 
 def check_command(folder: Path, manifest: Manifest) -> int:

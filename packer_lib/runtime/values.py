@@ -7,7 +7,8 @@ they came. What goes wrong with a message is its own `StepFailed` and nobody els
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,17 +104,42 @@ class Writer:
         self._media = self._format.media.encode()
         self._events = Events(queue, f"/mlpacker/{pipeline}/{step.name}")
 
-    def write(self, message: Message, event: Event | None, value: Any, number: int) -> Message:
-        """What `value`, the answer `number` to `message`, is on this queue; `StepFailed` of stage `encode` when the
-        format has no word for it. Headers are shared with `message` where nothing in them changes."""
-        try:
-            payload = self._format.encode(value)
-        except Exception as error:
-            text = f"not to be said in {self._step.output_format}: {formats.one_line(error)}"
-            raise StepFailed(self._step.name, "encode", text) from None
-        headers = message.headers
-        if event is not None:
-            payload, headers = self._events.write(event, payload, self._format.media, number)
-        elif CONTENT in headers:
+    def write_all(
+        self, messages: Sequence[Message], places: Sequence[int], values: Sequence[Any], events: Mapping[int, Event]
+    ) -> list[Message | StepFailed]:
+        """What each of `values` is on this queue as an answer to the message at its place, `token` is that place.
+
+        `StepFailed` of stage `encode` where the format has no word for a value. `events`: those among the messages, by
+        place. Headers are shared with the message that is answered where nothing in them changes."""
+        payloads = self._format.encode_all(values)
+        said = [payload for payload in payloads if not isinstance(payload, NotRead)]
+        if events or len(said) < len(payloads):
+            return self._one_by_one(messages, places, payloads, events)
+        return [self._message(messages[place], payload, place) for place, payload in zip(places, said, strict=True)]
+
+    def _one_by_one(
+        self,
+        messages: Sequence[Message],
+        places: Sequence[int],
+        payloads: Sequence[bytes | NotRead],
+        events: Mapping[int, Event],
+    ) -> list[Message | StepFailed]:
+        made: list[Message | StepFailed] = []
+        answers: Counter[int] = Counter()
+        for place, payload in zip(places, payloads, strict=True):
+            if isinstance(payload, NotRead):
+                text = f"not to be said in {self._step.output_format}: {payload.reason}"
+                made.append(StepFailed(self._step.name, "encode", text))
+            elif place in events:
+                data, headers = self._events.write(events[place], payload, self._format.media, answers[place])
+                made.append(Message(data, messages[place].key, headers, "", place))
+            else:
+                made.append(self._message(messages[place], payload, place))
+            answers[place] += 1
+        return made
+
+    def _message(self, asked: Message, payload: bytes, place: int) -> Message:
+        headers = asked.headers
+        if headers and CONTENT in headers:
             headers = {**headers, CONTENT: self._media}
-        return Message(payload, message.key, headers)
+        return Message(payload, asked.key, headers, "", place)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import signal
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
 import pytest
 
+from packer_lib.runtime.connectors import kafka_once
 from packer_lib.runtime.connectors.kafka import Kafka
-from packer_lib.runtime.contract import ALONE, ConnectionFailed, Message, MessageRefused, Replica
+from packer_lib.runtime.contract import ALONE, ConnectionFailed, DeliveryFailed, Message, MessageRefused, Replica
 from tests.contract.connectors import fresh, take
 from tests.lab.brokers import Broker
 from tests.runtime.test_engine import Unit
@@ -55,11 +57,19 @@ class Ends:
         self.open()
 
     def open(self) -> None:
-        sources, sinks = Kafka.once([self.read], self.written, self.name, self.replica)
-        self.source, self.sinks = sources["in"], sinks
-        for sink in sinks.values():
+        sources, self.sinks = Kafka.once([self.read], self.written, self.name, self.replica)
+        self.source = sources["in"]
+        self.connect()
+
+    def connect(self) -> None:
+        for sink in self.sinks.values():
             sink.connect()
         self.source.connect()
+
+    def ack(self, messages: list[Message]) -> None:
+        """As the engine does it that then finds nothing waiting."""
+        self.source.ack(messages)
+        assert self.source.consume(10, 0) == []
 
     def close(self) -> None:
         self.source.close()
@@ -77,7 +87,7 @@ def test_nothing_is_to_be_read_before_the_batch_is_acknowledged(kafka: Broker) -
         for sink in ends.sinks.values():
             sink.flush(10)
         assert out.consume(10, 2) == []
-        ends.source.ack(messages)
+        ends.ack(messages)
         assert len(take(out, 2)) == 2
         assert len(take(dead, 1)) == 1
     ends.close()
@@ -93,10 +103,80 @@ def test_what_was_not_acknowledged_never_happened_and_comes_again(kafka: Broker)
         ends.open()
         messages = take(ends.source, 3)
         ends.sinks["out"].produce(messages)
-        ends.source.ack(messages)
+        ends.ack(messages)
         assert [message.key for message in take(out, 3)] == [b"0", b"1", b"2"]
         assert out.consume(10, 1) == []
     ends.close()
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only that nothing is waiting ends a transaction."""
+    monkeypatch.setattr(kafka_once, "COMMIT_EVERY", 1000.0)
+
+
+def answered(ends: Ends, count: int) -> None:
+    messages = take(ends.source, count)
+    ends.sinks["out"].produce(messages)
+    ends.source.ack(messages)
+
+
+@pytest.mark.usefixtures("patient")
+def test_batches_are_one_transaction_while_more_is_waiting(kafka: Broker) -> None:
+    ends = Ends(kafka, "out")
+    put(ends.read, range(6))
+    with reading(ends.written[0]) as out:
+        answered(ends, 3)
+        answered(ends, 3)
+        assert out.consume(10, 2) == []
+        assert ends.source.consume(10, 0) == []
+        assert len(take(out, 6)) == 6
+    ends.close()
+
+
+@pytest.mark.usefixtures("patient")
+def test_what_is_acknowledged_is_committed_before_its_partition_goes_and_when_the_unit_stops(kafka: Broker) -> None:
+    ends = Ends(kafka, "out")
+    put(ends.read, range(4))
+    with reading(ends.written[0]) as out:
+        answered(ends, 2)
+        ends.close()
+        assert [message.key for message in take(out, 2)] == [b"0", b"1"]
+        ends.open()
+        answered(ends, 1)
+        ends.source._settle(ends.source._consumer, {0})  # as in a rebalance
+        assert [message.key for message in take(out, 1)] == [b"2"]
+    ends.close()
+
+
+@pytest.mark.usefixtures("patient")
+def test_a_batch_that_outlasts_the_transaction_before_it_is_not_taken_back_for_ever(kafka: Broker) -> None:
+    ends = Ends.__new__(Ends)
+    ends.read, ends.written = on(kafka, "in"), [on(kafka, "out")]
+    ends.read = replace(ends.read, options={"config": {"transaction.timeout.ms": 1000}})
+    ends.name, ends.replica = f"mlpacker.once.{fresh()}", ALONE
+    ends.open()
+    put(ends.read, range(2))
+    with reading(ends.written[0]) as out:
+        answered(ends, 1)
+        slow = take(ends.source, 1)
+        wait_for(lambda: _is_taken_back(ends, slow), 40, "the broker's end of the transaction", 5)
+        ends.close()
+        ends.connect()
+        answered(ends, 1)
+        assert [message.key for message in take(out, 1)] == [b"0"]  # committed before the slow one is begun again
+        answered(ends, 1)
+        assert [message.key for message in take(out, 1)] == [b"1"]
+    ends.close()
+
+
+def _is_taken_back(ends: Ends, messages: list[Message]) -> bool:
+    try:
+        ends.sinks["out"].produce(messages)
+        ends.sinks["out"].flush(10)
+    except (ConnectionFailed, DeliveryFailed):
+        return True
+    return False
 
 
 def test_messages_that_lead_to_nothing_are_done_too(kafka: Broker) -> None:
@@ -139,7 +219,7 @@ def test_one_who_takes_our_name_ends_what_we_began(kafka: Broker) -> None:
         sources, _ = Kafka.once([ends.read], ends.written, ends.name, ends.replica)
         sources["in"].connect()
         with pytest.raises(ConnectionFailed, match=r"transaction of mlpacker\.once\..*\.0: .*; it is taken back"):
-            ends.source.ack(messages)
+            ends.ack(messages)
         assert out.consume(1, 1) == []
         sources["in"].close()
     ends.close()
@@ -162,7 +242,7 @@ def test_a_message_that_is_too_large_is_refused_alone_and_the_rest_is_committed(
         with pytest.raises(MessageRefused, match="3000 bytes, kafka topic"):
             ends.sinks["out"].produce([messages[0], large])
         ends.sinks["dead"].produce([large])
-        ends.source.ack(messages)
+        ends.ack(messages)
         assert [message.value for message in take(out, 1)] == [b'{"n": 0}']
         assert len(take(dead, 1)[0].value) == 3000
     ends.close()

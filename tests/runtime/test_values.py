@@ -39,8 +39,11 @@ def read(*messages: Message, form: str = "json", most: int = 1000, **more: Any) 
 
 def answer(message: Message, value: Any, to: str = "kafka", of: str = "kafka", form: str = "json") -> Message:
     """What `value` is on a queue of `to` as the answer to `message` from one of `of`."""
-    event = Reader(queue(of), step("json")).read([message]).events.get(0)
-    return Writer(queue(to), step(form), "plant").write(message, event, value, 0)
+    events = Reader(queue(of), step("json")).read([message]).events
+    (made,) = Writer(queue(to), step(form), "plant").write_all([message], [0], [value], events)
+    if isinstance(made, StepFailed):
+        raise made
+    return made
 
 
 def test_each_message_that_cannot_be_read_has_its_own_reason() -> None:
@@ -247,9 +250,9 @@ def test_an_event_that_comes_again_is_answered_by_the_same_event_again() -> None
     assert answer(message, 1).headers["ce_id"] == answer(message, 1).headers["ce_id"]
     other = Message(b"1", None, {**BINARY["kafka"], "ce_source": b"/plant/2"})
     assert answer(message, 1).headers["ce_id"] != answer(other, 1).headers["ce_id"]
-    event = Reader(queue(), step()).read([message]).events[0]
-    writer = Writer(queue(), step(), "plant")
-    assert len({writer.write(message, event, 1, number).headers["ce_id"] for number in range(3)}) == 3
+    events = Reader(queue(), step()).read([message]).events
+    several = Writer(queue(), step(), "plant").write_all([message], [0, 0, 0], [1, 1, 1], events)
+    assert len({made.headers["ce_id"] for made in several}) == 3
 
 
 def test_a_schema_is_about_the_data_of_an_event() -> None:

@@ -7,7 +7,7 @@ Options of a queue: `config` (librdkafka's own dotted names, for both ends), `us
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from threading import Condition, RLock
 from typing import Any
@@ -16,7 +16,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, Topi
 
 from ..contract import ALONE, ConnectionFailed, DeliveryFailed, Message, MessageRefused, Replica, Sink, Source
 from ..manifest import QueueSpec
-from .kafka_client import Health, config_of, place, prepare, unreachable
+from .kafka_client import Health, config_of, place, prepare, require_answer
 from .kafka_group import Keeper, behind
 
 PATIENCE_SECONDS = 5.0
@@ -64,6 +64,7 @@ class KafkaSource(Source):
         self._ends: dict[int, int] = {}  # partition → first offset that is not done, not committed yet
         self._owned: set[int] = set()
         self._shrunk = False
+        self._uncommitted = ""
         self._places: dict[int, int] = {}  # partition → where it goes on, for `lag`
         self._early: list[Any] = []  # came while nobody asked for messages
         self._lag, self._measured = 0, 0.0
@@ -74,7 +75,7 @@ class KafkaSource(Source):
 
     def connect(self) -> None:
         self._health, self._ends, self._owned, self._places = Health(), {}, set(), {}
-        self._early, self._in_hand, self._lag, self._shrunk = [], 0, 0, False
+        self._early, self._in_hand, self._lag, self._shrunk, self._uncommitted = [], 0, 0, False, ""
         config = config_of(
             self._queue,
             self._name + self._replica.suffix,
@@ -84,6 +85,7 @@ class KafkaSource(Source):
                 "partition.assignment.strategy": "cooperative-sticky",
                 "fetch.wait.max.ms": 100,
                 "queued.max.messages.kbytes": 16_384,  # what waits here while a sink is slow
+                "fetch.queue.backoff.ms": 5,  # how soon more is fetched once there is room again
                 "session.timeout.ms": 10_000,  # how long the partitions of a killed unit wait for the next one
                 "heartbeat.interval.ms": 3_000,
             },
@@ -93,6 +95,7 @@ class KafkaSource(Source):
             "enable.auto.offset.store": False,
             "enable.partition.eof": True,
             "error_cb": self._health,
+            "on_commit": self._committed,
         }
         prepare(self._queue, config)
         self._consumer = Consumer(config)
@@ -111,14 +114,15 @@ class KafkaSource(Source):
                 messages = self._take(self._consumer, max_items, timeout)
             except KafkaException as error:
                 raise ConnectionFailed(f"{place(self._queue)}: {error.args[0].str()}") from None
+            if self._uncommitted:
+                raise ConnectionFailed(f"{place(self._queue)}: offsets not committed: {self._uncommitted}")
             if self._shrunk:  # while we took them; now they are another's
                 messages, self._shrunk = [item for item in messages if item.token[0] in self._owned], False
             self._in_hand += len(messages)
             self._measure(self._consumer)
             self._keeper.beat()
-        if not messages and self._health.error:
-            raise unreachable(self._queue, self._health.error)
-        self._health.clear()
+            if not messages and self._health.error:
+                require_answer(self._consumer, self._queue, self._health)
         return messages
 
     def _take(self, consumer: Consumer, max_items: int, timeout: float) -> list[Message]:
@@ -186,8 +190,18 @@ class KafkaSource(Source):
             self._reached(partition, end)
         self._hand_over(len(messages))
         with self._turn:
-            if self._consumer is not None:
-                self._commit(self._consumer, self._ends)
+            if self._consumer is not None and self._ends:
+                self._consumer.commit(offsets=self._offsets(self._ends), asynchronous=True)
+
+    def _committed(self, error: KafkaError | None, parts: Sequence[TopicPartition]) -> None:
+        """The answer to a commit that nobody waited for; heard while somebody polls."""
+        failed = error or next((part.error for part in parts if part.error), None)
+        if failed is None:
+            for part in parts:
+                if self._ends.get(part.partition) == part.offset:
+                    del self._ends[part.partition]
+        elif failed.code() not in COMMIT_LATER:
+            self._uncommitted = failed.str()
 
     def _reached(self, partition: int, offset: int) -> None:
         self._places[partition] = max(offset, self._places.get(partition, 0))
@@ -206,15 +220,18 @@ class KafkaSource(Source):
         """Commits `ends` and forgets them. A rebalance forbids that: then with the next, or before leaving."""
         if not ends:
             return
-        offsets = [TopicPartition(self._queue.topic, partition, offset) for partition, offset in ends.items()]
         try:
-            failed = [part.error for part in consumer.commit(offsets=offsets, asynchronous=False) if part.error]
+            parts = consumer.commit(offsets=self._offsets(ends), asynchronous=False)
+            failed = [part.error for part in parts if part.error]
         except KafkaException as error:
             failed = [error.args[0]]
         if not failed:
             self._ends = {partition: end for partition, end in self._ends.items() if partition not in ends}
         elif failed[0].code() not in COMMIT_LATER:
             raise ConnectionFailed(f"{place(self._queue)}: offsets not committed: {failed[0].str()}")
+
+    def _offsets(self, ends: Mapping[int, int]) -> list[TopicPartition]:
+        return [TopicPartition(self._queue.topic, partition, offset) for partition, offset in ends.items()]
 
     def _assigned(self, _consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
         self._owned |= {part.partition for part in partitions}
@@ -224,9 +241,12 @@ class KafkaSource(Source):
         if self._keeper.is_current:
             with self._changed:
                 self._changed.wait_for(lambda: not self._in_hand or self._keeper.stopped, self._keeper.seconds)
-        gone = {part.partition for part in partitions}
-        self._commit(consumer, {partition: end for partition, end in self._ends.items() if partition in gone})
+        self._settle(consumer, {part.partition for part in partitions})
         self._lost(consumer, partitions)
+
+    def _settle(self, consumer: Consumer, gone: Collection[int]) -> None:
+        """What is done of partitions that go to another is told before they do."""
+        self._commit(consumer, {partition: end for partition, end in self._ends.items() if partition in gone})
 
     def _lost(self, _consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
         gone = {part.partition for part in partitions}
@@ -320,15 +340,10 @@ class KafkaSink(Sink):
             reason = self._failed or self._health.error or f"no answer in {timeout:g} s"
             raise self._failure(f"{left} messages not confirmed, {reason}" if left else reason)
         if self._health.error:
-            self._ask(producer)
-
-    def _ask(self, producer: Producer) -> None:
-        """An idle connection that the broker closed looks like a broker that is down, until it is asked."""
-        try:
-            producer.list_topics(self._queue.topic, timeout=2)
-        except KafkaException:
-            raise DeliveryFailed(str(unreachable(self._queue, self._health.error))) from None
-        self._health.clear()
+            try:
+                require_answer(producer, self._queue, self._health)
+            except ConnectionFailed as error:
+                raise DeliveryFailed(str(error)) from None
 
     def _open(self) -> Producer:
         if self._producer is None:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
 
 from ..contract import ConnectionFailed
@@ -69,6 +69,16 @@ class Health:
 
     def clear(self) -> None:
         self.error = ""
+
+
+def require_answer(client: Consumer | Producer, queue: QueueSpec, health: Health) -> None:
+    """Nothing came, and `health` knows of an error: `ConnectionFailed` when the broker does not answer either. An idle
+    connection that it closed looks like a broker that is down, and the error is told once, maybe among messages."""
+    try:
+        client.list_topics(queue.topic, timeout=2)
+    except KafkaException:
+        raise unreachable(queue, health.error) from None
+    health.clear()
 
 
 def prepare(queue: QueueSpec, config: Mapping[str, Any]) -> int:

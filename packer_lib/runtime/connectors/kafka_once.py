@@ -3,25 +3,31 @@
 One producer for all topics of the unit, whose `transactional.id` is that of the unit's replica: who comes back under
 it ends what its predecessor left open. Readers that take committed messages only, which is librdkafka's default, see
 all of a batch or nothing. Needs brokers of 2.5 or later.
+
+To commit costs the same for one message as for ten thousand: a transaction takes in the batches of `COMMIT_EVERY`
+seconds while more is waiting, and is committed at once when nothing is. Nothing of this is seen by the engine; a batch
+that was acknowledged and not committed comes again, as if it had never been.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from confluent_kafka import KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 
 from ..contract import ConnectionFailed, DeliveryFailed, Message, MessageRefused, Replica
 from ..manifest import QueueSpec
-from .kafka import KafkaSink, KafkaSource
+from .kafka import PATIENCE_SECONDS, KafkaSink, KafkaSource
 from .kafka_client import MAX_BYTES, Health, config_of, place, prepare, unreachable
 
 log = logging.getLogger("mlpacker.kafka")
 
+COMMIT_EVERY = 0.1
+CAUTIOUS_SECONDS = 600.0
 INIT_SECONDS = 10.0
 COMMIT_SECONDS = 30.0
 ABORT_SECONDS = 5.0
@@ -36,12 +42,15 @@ class Transaction:
         self.health = Health()
         self.sizes: dict[str, int] = {}  # queue → bytes up to which its topic takes messages
         self._producer: Producer | None = None
-        self._begun = False
+        self._begun = 0.0  # when; 0: none is open
+        self._whole = True  # nothing was produced since `add`
+        self._done: dict[str, tuple[Any, dict[int, int]]] = {}  # topic → read as which member, partition → offset
+        self._cautious_until = 0.0
 
     def open(self) -> Producer:
         """The producer, made and known to the broker at the first call after `close`."""
         if self._producer is None:
-            self.health, self._begun = Health(), False
+            self.health, self._begun, self._whole, self._done = Health(), 0.0, True, {}
             config = config_of(self._queue, self._name, {"linger.ms": 5, "partitioner": "murmur2_random"})
             config |= {"transactional.id": self._name, "enable.idempotence": True, "acks": "all"}
             self.sizes = {queue.id: prepare(queue, config) for queue in self._written} or {"": MAX_BYTES}
@@ -59,17 +68,32 @@ class Transaction:
         return self._producer
 
     def begin(self) -> None:
+        """Before anything is produced."""
         if not self._begun:
             self._attempt(self.producer.begin_transaction)
-            self._begun = True
+            self._begun = time.monotonic()
+        self._whole = False
 
-    def commit(self, offsets: list[TopicPartition], member: Any) -> None:
-        """All that was produced since the last one, and that `member` of its group read the source up to `offsets`."""
-        self.begin()
+    def add(self, topic: str, ends: Mapping[int, int], member: Any) -> None:
+        """All that was produced came of `topic` up to `ends`, partition → offset, read as `member` of its group."""
+        if not self._begun:
+            self.begin()
+        self._whole = True
+        self._done[topic] = member, {**self._done.get(topic, (None, {}))[1], **ends}
+        now = time.monotonic()
+        if now - self._begun >= COMMIT_EVERY or now < self._cautious_until:
+            self.commit()
+
+    def commit(self, seconds: float = COMMIT_SECONDS) -> None:
+        """What was added since the last one. Fine when that is nothing."""
+        if not self._done:
+            return
         producer = self.producer
-        self._until(COMMIT_SECONDS, lambda left: producer.send_offsets_to_transaction(offsets, member, left))
-        self._until(COMMIT_SECONDS, lambda left: producer.commit_transaction(left))
-        self._begun = False
+        for topic, (member, ends) in self._done.items():
+            offsets = [TopicPartition(topic, partition, offset) for partition, offset in ends.items()]
+            self._until(seconds, lambda left: producer.send_offsets_to_transaction(offsets, member, left))  # noqa: B023
+        self._until(seconds, lambda left: producer.commit_transaction(left))
+        self._begun, self._done = 0.0, {}
 
     def _until(self, seconds: float, call: Callable[[float], Any]) -> None:
         """`call` with the seconds that are left, again as long as the broker may still do it."""
@@ -96,11 +120,18 @@ class Transaction:
         return ConnectionFailed(f"{place(self._queue)}, transaction of {self._name}: {reason}; it is taken back")
 
     def close(self) -> None:
-        """What is not committed never happened."""
+        """Whole batches are committed if that can be done now; what is not committed never happened.
+
+        It may have been too long open, behind a batch that took its time: then that is not left to happen again."""
+        if self._producer is not None and self._whole:
+            with suppress(ConnectionFailed):
+                self.commit(ABORT_SECONDS)
         producer, self._producer = self._producer, None
         if producer is None:
             return
-        begun, self._begun = self._begun, False
+        begun, self._begun = self._begun, 0.0
+        if begun:
+            self._cautious_until = time.monotonic() + CAUTIOUS_SECONDS
         with suppress(KafkaException):  # else whoever comes next under this name does it, or the broker by time
             if begun:
                 producer.purge()
@@ -130,26 +161,38 @@ class OnceSink(KafkaSink):
         if large is not None:
             raise MessageRefused(messages[large], self._too_large(messages[large]))
 
+    def flush(self, timeout: float) -> None:  # noqa: ARG002
+        """The commit waits for what was produced; here is only heard what became of the broker."""
+        self._open().poll(0)
+        if self._failed or self._health.lasts(PATIENCE_SECONDS):
+            raise self._failure(self._failed or self._health.error)
+
     def close(self) -> None:
         self._producer = None
         self._transaction.close()
 
 
 class OnceSource(KafkaSource):
-    """`ack` commits the unit's transaction. A partition that went to another meanwhile takes the whole batch back."""
+    """`ack` adds to the unit's transaction. A partition that went to another with a batch in hand takes all back."""
 
     def __init__(self, queue: QueueSpec, name: str, replica: Replica, transaction: Transaction) -> None:
         super().__init__(queue, name, replica)
         self._transaction = transaction
         self._member: Any = None
+        self._taken = ""  # why what is in the transaction cannot be committed
 
     def connect(self) -> None:
+        self._taken = ""
         self._transaction.open()
         super().connect()
 
     def consume(self, max_items: int, timeout: float) -> list[Message]:
         """As whom we took them is kept: the broker takes no offsets from a member that the group has left behind."""
-        messages = super().consume(max_items, timeout)
+        messages = super().consume(max_items, 0.0)
+        if not messages:
+            self._require_ours()
+            self._transaction.commit()
+            messages = super().consume(max_items, timeout) if timeout else []
         if messages and self._consumer is not None:
             self._member = self._consumer.consumer_group_metadata()
         return messages
@@ -159,15 +202,24 @@ class OnceSource(KafkaSource):
             return
         ends = {partition: offset + 1 for partition, offset in (message.token for message in messages)}
         if ends.keys() - self._owned:
-            raise ConnectionFailed(
-                f"{place(self._queue)}: partitions went to another while their messages were in hand"
-            )
-        self._transaction.commit(
-            [TopicPartition(self._queue.topic, partition, offset) for partition, offset in ends.items()], self._member
-        )
+            self._taken = "partitions went to another while their messages were in hand"
+        self._require_ours()
+        self._transaction.add(self._queue.topic, ends, self._member)
         for partition, end in ends.items():
             self._reached(partition, end)
         self._hand_over(len(messages))
+
+    def _require_ours(self) -> None:
+        if self._taken:
+            raise ConnectionFailed(f"{place(self._queue)}: {self._taken}")
+
+    def _settle(self, _consumer: Consumer, _gone: Collection[int]) -> None:
+        """Before partitions go: by whoever polls, and there is no batch in hand unless it took too long."""
+        try:
+            if not self._in_hand:
+                self._transaction.commit()
+        except ConnectionFailed as error:
+            self._taken = str(error)
 
     def close(self) -> None:
         """The transaction first: what it holds must not be committed by whoever gets the partitions."""

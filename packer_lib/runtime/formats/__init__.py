@@ -26,7 +26,7 @@ MAX_DEPTH = 128
 
 @dataclass(frozen=True, slots=True)
 class NotRead:
-    """In the place of a value: why there is none, on one line."""
+    """In the place of a value, or of its bytes: why there are none, on one line."""
 
     reason: str
 
@@ -50,6 +50,20 @@ class Format(ABC):
             return [decode(data) for data in datas]
         except Exception:
             return [self._decode_one(data) for data in datas]
+
+    def encode_all(self, values: Sequence[Any]) -> list[bytes | NotRead]:
+        """The bytes of each value, same order. One that cannot be said is a `NotRead` and changes no other."""
+        encode = self.encode
+        try:
+            return [encode(value) for value in values]
+        except Exception:
+            return [self._encode_one(value) for value in values]
+
+    def _encode_one(self, value: Any) -> bytes | NotRead:
+        try:
+            return self.encode(value)
+        except Exception as error:
+            return NotRead(one_line(error))
 
     def _decode_one(self, data: bytes) -> Any:
         try:

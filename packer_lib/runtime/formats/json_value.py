@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from . import MAX_DEPTH, Format, require_shallow
+from . import MAX_DEPTH, Format, NotRead, require_shallow
 
 _OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
 
@@ -28,6 +28,13 @@ class Json(Format):
         except orjson.JSONDecodeError:
             return super().decode_all(datas)
         return super().decode_all(datas) if any(map(_could_be_deep, datas)) else values
+
+    def encode_all(self, values: Sequence[Any]) -> list[bytes | NotRead]:
+        dumps = orjson.dumps
+        try:
+            return [dumps(value, None, _OPTIONS) for value in values]
+        except TypeError:
+            return super().encode_all(values)
 
     def encode(self, value: Any) -> bytes:
         return orjson.dumps(value, None, _OPTIONS)
