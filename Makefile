@@ -6,10 +6,10 @@ UV := $(or $(shell command -v uv),.tools/bin/uv)
 LANES := -n 2 --dist loadfile
 UNIT := not broker and not native and not airflow and not lab and not slow
 
-.PHONY: help demo test check lint lock lab lab-down modes faults sizes bench clean
+.PHONY: help demo test check lint lock lab lab-down modes faults sizes bench bench-stream clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: .venv/demo ## the three case studies, live on this machine's own metrics (ARGS=--once ends by itself)
 	@$(UV) run --frozen --no-sync python -m packer_lib.demo $(ARGS)
@@ -47,6 +47,9 @@ lock: $(UV) ## uv.lock anew, and from it the hashed requirements of every need o
 
 bench: .venv/ready prerequisites ## our speed beside the peers', as ratios, into docs/benchmarks.md
 	@$(UV) run --frozen --no-sync python -m tests.benchmarks $(ARGS)
+
+bench-stream: .venv/ready prerequisites ## streams beside the peers, into docs/benchmarks/stream.json (ARGS="--rounds 3")
+	@$(UV) run --frozen --no-sync python -m tests.benchmarks stream $(ARGS)
 
 clean: ## removes what the other targets made in this folder
 	rm -rf .venv .tools .lab .bench .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -26,11 +26,17 @@ def write() -> str:
 
 
 def section(figures: dict[str, Any]) -> str:
-    """One benchmark: `title`, `what`, `unit`, `rates` (name → figure) and `ratios` (name → figure)."""
+    """One benchmark: `title`, `what`, `unit`, `rates` (name → figure), and its ratios, in `ratios` or beside these; of
+    streams also `latency` (name → milliseconds)."""
+    ratios = figures.get("ratios") or {name: value for name, value in figures.items() if isinstance(value, float)}
     lines = [f"## {figures['title']}", "", figures["what"], ""]
-    if figures.get("ratios"):
+    if ratios:
         lines += ["| ours against | times |", "|---|---:|"]
-        lines += [f"| {name.replace('_', ' ')} | {value:,.2f} |" for name, value in figures["ratios"].items()]
+        lines += [f"| {name.replace('_', ' ')} | {value:,.2f} |" for name, value in ratios.items()]
+        lines.append("")
+    if latency := figures.get("latency"):
+        lines += ["| | milliseconds |", "|---|---:|"]
+        lines += [f"| {name.replace('_', ' ')} | {value:,.1f} |" for name, value in latency.items()]
         lines.append("")
     rates = {name: float(value) for name, value in figures["rates"].items()}
     lines += [*chart(figures["unit"], rates), "", f"| | {figures['unit']} |", "|---|---:|"]

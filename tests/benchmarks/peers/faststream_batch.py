@@ -16,8 +16,8 @@ broker = KafkaBroker(broker_url, logger=None)
 
 @broker.subscriber(source, group_id=uuid.uuid4().hex, auto_offset_reset="earliest", batch=True, max_records=2000)
 async def handle(body):
-    answers = model.predict(np.array([one["data"] for one in body])).tolist()
-    await broker.publish_batch(*({"prediction": one} for one in answers), topic=sink)
+    answers = model.predict(np.array(body)).tolist()
+    await broker.publish_batch(*answers, topic=sink)
 
 
 asyncio.run(FastStream(broker, logger=None).run())

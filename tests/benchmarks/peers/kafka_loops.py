@@ -36,9 +36,8 @@ while True:
     for message in batch:
         value = message.value()
         if work == "one":
-            found = json.loads(value)
-            answer = model.predict(np.asarray([found["data"] if isinstance(found, dict) else found])).tolist()
-            value = json.dumps({"prediction": answer[0]}).encode()
+            answer = model.predict(np.asarray([json.loads(value)])).tolist()
+            value = json.dumps(answer[0]).encode()
         producer.produce(sink, value, key=message.key())
     if batch:
         producer.flush()

@@ -12,7 +12,7 @@ model = joblib.load(model_path)
 
 
 def answer(value):
-    return value if work == "pass" else {"prediction": model.predict(np.asarray([value["data"]])).tolist()[0]}
+    return value if work == "pass" else model.predict(np.asarray([value])).tolist()[0]
 
 
 app = Application(
