@@ -105,7 +105,7 @@ class Layout:
         return f"{self.home}/logs/{program(pipeline, unit, 'replicas')}"
 
     def of_unit(self, pipeline: str, unit: str) -> tuple[str, ...]:
-        """All that is kept of a unit beside what supervisor reads: releases, their state, and logs, rotated ones too."""
+        """All that is kept of a unit beside what supervisor reads: releases, their state, logs, rotated ones too."""
         logs = [f"{self._log(pipeline, unit, what)}{end}" for what in ("", DOOR) for end in ("", ".1", ".2", ".3")]
         return (self.unit(pipeline, unit), self.state(pipeline, unit), *logs, self.replica_logs(pipeline, unit))
 

@@ -29,7 +29,7 @@ from packer_lib.release.fleets import Machines
 from packer_lib.release.forms import Launch, form_of
 from packer_lib.release.model import Release
 from packer_lib.release.place import blamed, placed
-from packer_lib.settings import Settings
+from packer_lib.settings import STALL_SECONDS, Settings
 
 if TYPE_CHECKING:
     from packer_lib.images import Image
@@ -70,6 +70,7 @@ def stage(  # noqa: PLR0913  the last stage before the machine: everything comes
     """
     kept.expect(plan, text, settings)
     env = {**variables(plan, unit), **_secrets(plan, unit, settings), **_links(fleet, plan, unit, settings)}
+    env |= _watched(plan, settings)
     host = fleet[unit.machine]
     layout, there = Layout(host.home), records.read(host, plan.pipeline)
     prepare(host, layout)
@@ -170,6 +171,12 @@ def variables(plan: Plan, unit: Unit) -> dict[str, str]:
     """The environment that the PADL file gives the unit; a step's own values before the pipeline's."""
     own = {name: value for step in unit.steps for name, value in step.env.items()}
     return {**dict(plan.env), **own}
+
+
+def _watched(plan: Plan, settings: Settings) -> dict[str, str]:
+    """After how long a stream that stands still is ended, where the installation says so."""
+    told = plan.package_mode == "stream" and settings.stall_seconds != STALL_SECONDS
+    return {"MLPACKER_STALL_SECONDS": f"{settings.stall_seconds:g}"} if told else {}
 
 
 def _secrets(plan: Plan, unit: Unit, settings: Settings) -> dict[str, str]:
