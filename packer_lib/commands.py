@@ -54,6 +54,15 @@ def remove_marks(folder: str, name: str) -> Argv:
     return ("find", folder, "-mindepth", "2", "-maxdepth", "2", "-type", "d", "-name", name, "-empty", "-delete")
 
 
+def open_folder(path: str) -> Argv:
+    """For everybody who may come as far as there."""
+    return ("chmod", "777", "--", path)
+
+
+def readable_folder(path: str) -> Argv:
+    return ("chmod", "755", "--", path)
+
+
 def runnable(path: str) -> Argv:
     return ("test", "-x", path)
 

@@ -44,6 +44,12 @@ class Generation:
     run: str = ""
     since: str = ""
 
+    @property
+    def live(self) -> tuple[object, ...]:
+        """What makes it another one: its releases, and how many replicas each had."""
+        replicas = {unit["name"]: unit.get("replicas", 1) for unit in self.plan.get("units", ())}
+        return self.units, replicas
+
 
 @dataclass(frozen=True, slots=True)
 class Kept:
@@ -97,12 +103,12 @@ def expect(plan: Plan, text: str | None, settings: Settings) -> None:
 def remember(pipeline: str, generation: Generation, settings: Settings) -> None:
     """It is live now; when it was the last one already, nothing changes."""
     former = read(pipeline, settings)
-    if former.generations and former.generations[-1].units == generation.units:
+    if former.generations and former.generations[-1].live == generation.live:
         last = former.generations[-1]
         generation = replace(generation, run=last.run, since=last.since)
         if generation == last:
             return
-    others = tuple(one for one in former.generations if one.units != generation.units)
+    others = tuple(one for one in former.generations if one.live != generation.live)
     _write(pipeline, replace(former, generations=(*others, generation)[-MOST:]), settings)
 
 

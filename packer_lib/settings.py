@@ -17,6 +17,9 @@ from packer_lib.errors import MLPackerError
 DEBIAN_DOCKER = "/usr/bin/docker"
 
 
+STALL_SECONDS = 600.0  # what a unit takes by itself, see runtime/manifest.py
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """`home` holds what we keep on a machine; absolute paths may lead into `model_roots` (docs/settings.md).
@@ -45,6 +48,7 @@ class Settings:
     remote_bind: str = "0.0.0.0"  # noqa: S104  (a machine that serves is there to be reached)
     watch_seconds: float = 12.0
     install_docker: bool = False
+    stall_seconds: float = STALL_SECONDS
     retire: bool = True
     retire_after: float = 30.0
     connect_timeout: float = 10.0
@@ -82,6 +86,7 @@ def read(environ: Mapping[str, str] = os.environ) -> Settings:
         remote_bind=get("DEPLOY", "REMOTE_BIND", "0.0.0.0"),  # noqa: S104
         watch_seconds=get.number("DEPLOY", "WATCH_SECONDS", 12),
         install_docker=get.flag("DEPLOY", "INSTALL_DOCKER", False),
+        stall_seconds=get.number("DEPLOY", "STALL_SECONDS", STALL_SECONDS),
         retire=get.flag("DEPLOY", "RETIRE", True),
         retire_after=get.number("DEPLOY", "RETIRE_AFTER", 30),
         connect_timeout=get.number("SSH", "CONNECT_TIMEOUT", 10),

@@ -25,6 +25,7 @@ from packer_lib.settings import Settings
 __all__ = ["NotDeployed", "State", "follow", "logs", "status"]
 
 ANSWER_WITHIN = "2"
+WORST_FIRST = ("failed", "stopped", "starting", "running")
 STATES = {"FATAL": "failed", "BACKOFF": "starting", "RUNNING": "starting", "STARTING": "starting"}
 
 
@@ -48,9 +49,10 @@ class Found:
 
 def status(settings: Settings, pipeline_id: str | None = None, fleet: Machines | None = None) -> list[dict[str, Any]]:
     """One dict per pipeline: `{"pipeline", "units": [{"name", "machine", "state", "endpoint", "release", "models",
-    "since", "reason", "pid", "run", "by", "form"}]}`. `state` is running (ready), starting, stopped, failed, or
-    unreachable (its machine); `reason` says why it is not running; `models` are `{"step", "version", "sha256"}` as the
-    unit itself says, or as it was deployed when it is silent.
+    "since", "reason", "pid", "run", "by", "form", "replicas"}]}`. `state` is running (all of it ready), starting,
+    stopped, failed, or unreachable (its machine); `reason` says why it is not running; `models` are `{"step",
+    "version", "sha256"}` as the unit itself says, or as it was deployed when it is silent; `replicas` are `{"wanted",
+    "running"}`, and `pid` is the first one's.
     """
     with _found(settings, pipeline_id, fleet) as found:
         return [{"pipeline": name, "units": [_unit(one) for one in units]} for name, units in found.items()]
@@ -124,13 +126,11 @@ def _unit(found: Found) -> dict[str, Any]:
             "run": "",
             "by": "",
             "form": "",
+            "replicas": {"wanted": 0, "running": 0},
         }
-    process = form_of(release).state(host, release.pipeline, release.unit, release.id)
-    state, reason, info = STATES.get(process.word, "stopped"), process.text, {}
-    if process.alive:
-        url = release.local if release.has_door else form_of(release).private(host, release)
-        state, reason = _readiness(host, url)
-        info = _body(toolbox(host, "http", "GET", f"{url}/info", ANSWER_WITHIN))
+    seen = [_process(host, release, process) for process in release.processes]
+    state, reason = _together(seen)
+    info = next((one.info for one in seen if one.info), {})
     return {
         "name": release.unit,
         "machine": release.machine,
@@ -140,11 +140,44 @@ def _unit(found: Found) -> dict[str, Any]:
         "models": info.get("models") or _deployed_models(release),
         "since": release.since,
         "reason": reason,
-        "pid": process.pid,
+        "pid": seen[0].pid,
         "run": release.run,
         "by": release.by,
         "form": release.form,
+        "replicas": {"wanted": release.replicas, "running": sum(one.state == "running" for one in seen)},
     }
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One process of a unit, as `status` says it."""
+
+    state: str
+    reason: str
+    pid: int
+    info: dict[str, Any]
+
+
+def _process(host: Host, release: Release, process: str) -> Seen:
+    form = form_of(release)
+    found = form.state(host, release.pipeline, release.unit, process)
+    if not found.alive:
+        return Seen(STATES.get(found.word, "stopped"), found.text, found.pid, {})
+    url = release.local if release.has_door else form.private(host, release, process)
+    if not url:
+        return Seen("starting", "it does not say yet where its probes are", found.pid, {})
+    return Seen(*_readiness(host, url), found.pid, _body(toolbox(host, "http", "GET", f"{url}/info", ANSWER_WITHIN)))
+
+
+def _together(seen: Sequence[Seen]) -> tuple[str, str]:
+    """The worst of them, and why of each that does not run."""
+    state = min((one.state for one in seen), key=WORST_FIRST.index)
+    reasons = [
+        f"replica {number}: {one.reason or one.state}" if len(seen) > 1 else one.reason
+        for number, one in enumerate(seen)
+        if one.state != "running"
+    ]
+    return state, "; ".join(reasons)
 
 
 def _readiness(host: Host, url: str) -> tuple[str, str]:
@@ -169,21 +202,31 @@ def _deployed_models(release: Release) -> list[dict[str, str]]:
 def logs(
     settings: Settings, pipeline_id: str, unit: str | None = None, lines: int = 100, fleet: Machines | None = None
 ) -> list[str]:
-    """The last `lines` lines of each unit, or of one; each line begins with its unit when there are several. A machine
-    that does not answer is a line of its units."""
+    """The last `lines` lines of each unit, or of one; each line begins with its unit when there are several, and with
+    its replica where a unit has several. A machine that does not answer is a line of its units."""
     told: list[str] = []
     with _found(settings, pipeline_id, fleet) as found:
         units = _chosen(found[pipeline_id], pipeline_id, unit)
-        for one in units:
-            text = _log(one, lines)
-            told += [f"{one.unit} | {line}" if len(units) > 1 else line for line in printable(text).splitlines()]
+        for one, number, mark in _marked(units):
+            told += [f"{mark}{line}" for line in printable(_log(one, lines, number)).splitlines()]
     return told
 
 
-def _log(found: Found, lines: int) -> str:
+def _marked(units: Sequence[Found]) -> list[tuple[Found, int, str]]:
+    """(unit, replica, how each of its lines begins)."""
+    marked = []
+    for one in units:
+        several = one.release is not None and one.release.replicas > 1
+        for number in range(one.release.replicas if one.release else 1):
+            name = f"{one.unit}.{number}" if several else one.unit
+            marked.append((one, number, f"{name} | " if several or len(units) > 1 else ""))
+    return marked
+
+
+def _log(found: Found, lines: int, number: int) -> str:
     if found.release is None or found.host is None:
         return f"({found.why})"
-    return form_of(found.release).log(found.host, found.pipeline, found.unit, lines)
+    return form_of(found.release).log(found.host, found.pipeline, found.unit, lines, number)
 
 
 def follow(
@@ -193,7 +236,7 @@ def follow(
     with _found(settings, pipeline_id, fleet) as found:
         units = _chosen(found[pipeline_id], pipeline_id, unit)
         come: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        tails = [_Tail(one, lines, f"{one.unit} | " if len(units) > 1 else "", come) for one in units]
+        tails = [_Tail(one, number, lines, mark, come) for one, number, mark in _marked(units)]
         for tail in tails:
             tail.start()
         try:
@@ -209,14 +252,14 @@ def follow(
 
 
 class _Tail(threading.Thread):
-    """Passes on what one unit logs, and None at the end. One on another machine ends with its connection."""
+    """Passes on what a replica of a unit logs, and None at the end. One on another machine ends with its connection."""
 
-    def __init__(self, found: Found, lines: int, mark: str, come: queue.SimpleQueue[str | None]) -> None:
+    def __init__(self, found: Found, number: int, lines: int, mark: str, come: queue.SimpleQueue[str | None]) -> None:
         super().__init__(daemon=True)
         self._found, self._mark, self._come = found, mark, come
         self._argv: Sequence[str] = ()
         if found.release is not None and found.host is not None:
-            self._argv = form_of(found.release).follow(found.host, found.pipeline, found.unit, lines)
+            self._argv = form_of(found.release).follow(found.host, found.pipeline, found.unit, lines, number)
         self._here: subprocess.Popen[str] | None = None
 
     def run(self) -> None:

@@ -165,8 +165,8 @@ def test_what_cannot_be_deployed_is_refused_with_its_code(tmp_path: Path) -> Non
     several = tmp_path / "several.yaml"
     several.write_text(MODEL.format(id="p", path="./model.skops") + "    replicas: 2\n")
     refused = mlpacker("deploy", several, home=tmp_path / "home")
-    assert refused.returncode == 4
-    assert "remove `replicas`" in refused.stderr
+    assert refused.returncode == 3
+    assert "pipeline.step.replicas: an API unit is one process" in refused.stderr
     missing = mlpacker("deploy", _padl(tmp_path), home=tmp_path / "home")
     assert missing.returncode == 3
     assert "model.skops" in missing.stderr

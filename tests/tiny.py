@@ -161,7 +161,7 @@ class Tiny:
 
     def left(self) -> list[str]:
         """Files and folders of the home that belong to some pipeline."""
-        kinds = ("bundles", "conf.d", "doors", "envs", "releases", "locks", "logs", "pipelines")
+        kinds = ("bundles", "conf.d", "doors", "envs", "releases", "state", "locks", "logs", "pipelines")
         found = [path for kind in kinds for path in (self.settings.home / kind).rglob("*")]
         return sorted(str(path.relative_to(self.settings.home)) for path in found if path.name != "supervisord.log")
 

@@ -218,7 +218,10 @@ def _print_table(found: list[dict[str, Any]]) -> None:
 
 
 def _state(unit: dict[str, Any]) -> str:
-    return f"{unit['state']}: {unit['reason']}" if unit["reason"] else str(unit["state"])
+    """`failed 1/2: replica 1: …`; how many run of how many only where there are several."""
+    replicas = unit["replicas"]
+    count = f" {replicas['running']}/{replicas['wanted']}" if replicas["wanted"] > 1 else ""
+    return f"{unit['state']}{count}: {unit['reason']}" if unit["reason"] else f"{unit['state']}{count}"
 
 
 def _models(unit: dict[str, Any]) -> str:

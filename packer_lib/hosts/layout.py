@@ -3,11 +3,13 @@
 home/  supervisord.conf  toolbox.py  door/  key  audit.log
        bundles/<digest>/  bundles/<digest>.checked    store/
        envs/<lock digest>/  envs/<lock digest>.for/<bundle digest>/   who needs it
-       conf.d/<pipeline>~<unit>~{<release>, door}.conf   what supervisor runs now
+       conf.d/<pipeline>~<unit>~{<release>, <release>.<replica>, door}.conf   what supervisor runs now
        doors/<pipeline>~<unit>/                 the socket of the unit's door, and which release has its port
        releases/<pipeline>/<unit>/release.json  the last release that answered
-                                  history/<release>/{release.json, launch.json, unit.conf}
+                                  history/<release>/{release.json, launch.json}
+       state/<pipeline>/<unit>/<release>/       what its processes keep; models/ in it is for new ones
        locks/<pipeline>/details   logs/<pipeline>~<unit>.log   logs/<pipeline>~<unit>~door.log
+                                  logs/<pipeline>~<unit>~replicas/<replica>.log   of all but the first
        pipelines/<pipeline>/kept.json           of what was deployed from here: its file, machines and generations
 """
 
@@ -18,7 +20,7 @@ from dataclasses import dataclass
 
 LONGEST_SOCKET = 104  # sun_path holds 108 bytes, see unix(7)
 DOOR = "door"  # in the place of a release, which is twelve hexadecimal digits
-FOLDERS = ("bundles", "envs", "conf.d", "doors", "releases", "locks", "logs")
+FOLDERS = ("bundles", "envs", "conf.d", "doors", "releases", "state", "locks", "logs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,17 +90,28 @@ class Layout:
         places = (f"{self.home}/doors/{name}", f"{self.home}/doors/{short}", f"{short_folder(self.home, uid)}/{short}")
         return next(place for place in places if len(f"{place}/door.sock".encode()) <= LONGEST_SOCKET)
 
-    def log(self, pipeline: str, unit: str) -> str:
-        return f"{self.home}/logs/{program(pipeline, unit)}.log"
+    def state(self, pipeline: str, unit: str = "", release: str = "") -> str:
+        """Of a release, a unit or a pipeline."""
+        return f"{self.home}/state/{pipeline}/{unit}/{release}".rstrip("/")
+
+    def log(self, pipeline: str, unit: str, replica: int = 0) -> str:
+        """Each replica has its own, for each turns its own over."""
+        return f"{self.replica_logs(pipeline, unit)}/{replica}.log" if replica else self._log(pipeline, unit)
+
+    def _log(self, pipeline: str, unit: str, what: str = "") -> str:
+        return f"{self.home}/logs/{program(pipeline, unit, what)}.log"
+
+    def replica_logs(self, pipeline: str, unit: str) -> str:
+        return f"{self.home}/logs/{program(pipeline, unit, 'replicas')}"
 
     def of_unit(self, pipeline: str, unit: str) -> tuple[str, ...]:
-        """All that is kept of a unit beside what supervisor reads: its releases, and its log with what was rotated."""
-        logs = (self.log(pipeline, unit), f"{self.home}/logs/{program(pipeline, unit, DOOR)}.log")
-        return (self.unit(pipeline, unit), *(f"{log}{end}" for log in logs for end in ("", ".1", ".2", ".3")))
+        """All that is kept of a unit beside what supervisor reads: releases, their state, logs, rotated ones too."""
+        logs = [f"{self._log(pipeline, unit, what)}{end}" for what in ("", DOOR) for end in ("", ".1", ".2", ".3")]
+        return (self.unit(pipeline, unit), self.state(pipeline, unit), *logs, self.replica_logs(pipeline, unit))
 
 
 def program(pipeline: str, unit: str, what: str = "") -> str:
-    """The unit's name in files; with `what`, a release or `DOOR`, a program's in supervisor. No id has a `~` in it, so
+    """The unit's name in files; with `what`, a process or `DOOR`, a program's in supervisor. No id has a `~` in it, so
     that no two units share a name."""
     return f"{pipeline}~{unit}~{what}" if what else f"{pipeline}~{unit}"
 

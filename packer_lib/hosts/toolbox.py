@@ -3,7 +3,7 @@
 Copied to every machine as one file and run there as `python -I -S toolbox.py WORD …`: standard library only, Python
 ≥3.8, and nothing of ours imported. Answers are one JSON line on stdout.
 
-    launch FILE                  become the process FILE describes: {"argv", "env", "cwd"}
+    launch FILE NAME=VALUE…      become the process FILE describes: {"argv", "env", "cwd"}, told this besides
     port HOST PORT               {"free", "pid", "command", "program"}: who listens there, as far as this user may see
     free HOST FIRST HOME         {"port"}: the first free one from FIRST that no release below HOME has
     http METHOD URL TIMEOUT      {"status", "body"}; the request's body on stdin; status 0 when nobody answers
@@ -11,7 +11,9 @@ Copied to every machine as one file and run there as `python -I -S toolbox.py WO
     programs SOCKET              {"programs": [{"name", "word", "pid", "text"}]}: what the supervisord there runs
     update SOCKET NAME           {"changed": bool}: it runs that program, or does not, as its configuration now says
     again SOCKET NAME            {}: one that it had given up is started afresh; not waited for
-                                 of these three: {"error", "gone"}: `gone` when no supervisord answers there
+    forget SOCKET NAME…          {}: they are stopped, all at once, and not known any more
+    retire SOCKET SECONDS NAME…  {}: they are told to leave for good (USR1), and have, or the time is up
+                                 of all these: {"error", "gone"}: `gone` when no supervisord answers there
     clear CONF SOCKET            {"ended"}: processes left of a supervisord that does not answer, itself first
     ready URL SECONDS            the same for GET, as soon as the status is 200 or when the time is up
 """
@@ -26,18 +28,19 @@ import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 TRY_EVERY = 0.05
 PORTS = 10000
 
 
-def launch(file: str) -> None:
+def launch(file: str, *told: str) -> None:
     """Supervisor's own `environment =` cannot hold every value (both kinds of quotes, newlines, ` ;`); JSON can."""
     with open(file, encoding="utf-8") as handle:  # noqa: PTH123  pathlib would double the start time
         unit = json.load(handle)
     os.chdir(unit["cwd"])
-    environ = {**os.environ, **unit["env"]}
+    environ = {**os.environ, **unit["env"], **dict(item.split("=", 1) for item in told)}
     os.execve(unit["argv"][0], unit["argv"], environ)  # noqa: S606  this is the point
 
 
@@ -214,7 +217,7 @@ def ready(url: str, seconds: str) -> dict[str, object]:
         time.sleep(TRY_EVERY)
 
 
-def supervised(word: str, path: str, name: str = "") -> dict[str, object]:
+def supervised(word: str, path: str, *rest: str) -> dict[str, object]:
     """One word to supervisord over its Unix socket: a tenth of the time that `supervisorctl` takes to start."""
     import http.client
     import socket
@@ -232,7 +235,7 @@ def supervised(word: str, path: str, name: str = "") -> dict[str, object]:
 
     server = xmlrpc.client.ServerProxy("http://localhost", transport=Transport()).supervisor
     try:
-        return {"programs": _programs, "update": _update, "again": _again, "forget": _forget}[word](server, name)
+        return SUPERVISED[word](server, *rest)
     except xmlrpc.client.Fault as fault:
         return {"error": fault.faultString, "gone": fault.faultCode == SHUTTING_DOWN}
     except (OSError, http.client.HTTPException) as error:
@@ -242,7 +245,7 @@ def supervised(word: str, path: str, name: str = "") -> dict[str, object]:
 SHUTTING_DOWN = 6  # supervisor.xmlrpc.Faults.SHUTDOWN_STATE
 
 
-def _programs(server: Any, _: str) -> dict[str, object]:
+def _programs(server: Any) -> dict[str, object]:
     found = server.getAllProcessInfo()
     keys = {"name": "name", "word": "statename", "pid": "pid", "text": "description"}
     return {"programs": [{ours: info[theirs] for ours, theirs in keys.items()} for info in found]}
@@ -266,25 +269,60 @@ def _again(server: Any, name: str) -> dict[str, object]:
     return {}
 
 
-def _forget(server: Any, name: str) -> dict[str, object]:
-    if any(info["name"] == name for info in server.getAllProcessInfo()):
-        _stop(server, name)
+def _forget(server: Any, *names: str) -> dict[str, object]:
+    there = [name for name in names if name in _known(server)]
+    _stop(server, *there)
+    for name in there:
         server.removeProcessGroup(name)
     return {}
 
 
-def _stop(server: Any, name: str) -> None:
+def _known(server: Any) -> dict[str, Any]:
+    return {info["name"]: info for info in server.getAllProcessInfo()}
+
+
+def _stop(server: Any, *names: str) -> None:
     """Asked again and again: supervisor looks for ended processes once a second, and after every question."""
-    server.stopProcessGroup(name, False)
-    while server.getProcessInfo(name)["statename"] == "STOPPING":
+    for name in names:
+        server.stopProcessGroup(name, False)
+    while any(server.getProcessInfo(name)["statename"] == "STOPPING" for name in names):
         time.sleep(TRY_EVERY)
+
+
+def _retire(server: Any, seconds: str, *names: str) -> dict[str, object]:
+    """One that died of something else was started again, and is told again."""
+    import xmlrpc.client
+
+    told: set[int] = set()
+    end = time.monotonic() + float(seconds)
+    while time.monotonic() < end:
+        found = [info for name, info in _known(server).items() if name in names]
+        alive = [info for info in found if info["statename"] in ("RUNNING", "STARTING")]
+        for info in alive:
+            if info["pid"] not in told:
+                with contextlib.suppress(xmlrpc.client.Fault):  # it has just ended
+                    server.signalProcess(info["name"], "USR1")
+                told.add(info["pid"])
+        if not alive:
+            break
+        time.sleep(TRY_EVERY)
+    return {}
+
+
+SUPERVISED: dict[str, Callable[..., dict[str, object]]] = {
+    "programs": _programs,
+    "update": _update,
+    "again": _again,
+    "forget": _forget,
+    "retire": _retire,
+}
 
 
 def main(argv: list[str]) -> None:
     word, *rest = argv
     if word == "launch":
-        launch(rest[0])
-    elif word in ("programs", "update", "again", "forget"):
+        launch(*rest)
+    elif word in SUPERVISED:
         print(json.dumps(supervised(word, *rest)))
     elif word == "http" and rest[0] != "GET":
         print(json.dumps(http(rest[0], rest[1], rest[2], sys.stdin.buffer.read())))

@@ -18,7 +18,7 @@ from packer_lib.settings import Settings
 OURS = "io.mlpacker."
 OCI = "org.opencontainers.image."
 # only containers have this one: images give theirs on to whatever is run from them
-KIND, RELEASE, RUN = f"{OURS}kind", f"{OURS}release", f"{OURS}run"
+KIND, RELEASE, REPLICA, RUN = f"{OURS}kind", f"{OURS}release", f"{OURS}replica", f"{OURS}run"
 PIPELINE, UNIT, BUNDLE = f"{OURS}pipeline", f"{OURS}unit", f"{OURS}bundle"
 MODELS, LOCK = f"{OURS}models", f"{OURS}lock"
 BASE, BASE_DIGEST = f"{OCI}base.name", f"{OCI}base.digest"
@@ -69,8 +69,9 @@ def labels(bundle: Bundle, plan: Plan, unit: Unit, settings: Settings) -> dict[s
     }
 
 
-def container(pipeline: str, unit: str, release: str) -> str:
-    return f"mlpacker.{pipeline}.{unit}.{release}"
+def container(pipeline: str, unit: str, process: str) -> str:
+    """Of one process, `<release>` or `<release>.<replica>`. No release is as short as a replica."""
+    return f"mlpacker.{pipeline}.{unit}.{process}"
 
 
 def door(pipeline: str, unit: str) -> str:

@@ -17,6 +17,7 @@ PROFILE: Argv = (
     *("--pids-limit", "512", "--init", "--stop-timeout", str(STOP_WITHIN), "--user", "10001:10001"),
     *("--log-driver", "json-file", "--log-opt", "max-size=10m", "--log-opt", "max-file=3"),
 )
+STATE_FOLDER = "/var/lib/mlpacker"  # in every container
 # the name of the machine itself, for its containers
 GATEWAY = "host.docker.internal"
 
@@ -35,7 +36,8 @@ class Build:
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """`publish` are (address, port, port inside), `hosts` names with their addresses; `volume` is the door's folder.
+    """`publish` are (address, port, port inside), `hosts` names with their addresses; `volume` is the door's folder,
+    `state` the folder of the machine that outlives the container.
 
     `env` says that `NAME=value` lines come on the client's standard input: values are in no argv, and no name of theirs
     is one in the client's own environment, where `LD_PRELOAD` or `DOCKER_HOST` would do something.
@@ -46,6 +48,7 @@ class Container:
     labels: Mapping[str, str]
     env: bool = False
     volume: str = ""
+    state: str = ""
     publish: tuple[tuple[str, int, int], ...] = ()
     hosts: tuple[tuple[str, str], ...] = ()
     memory: str = ""
@@ -98,6 +101,7 @@ def _options(what: Container) -> Argv:
         *_each("--label", (f"{key}={value}" for key, value in sorted(what.labels.items()))),
         *(("--env-file", "/dev/stdin") if what.env else ()),
         *(("--mount", f"type=volume,source={what.volume},target=/run/mlpacker") if what.volume else ()),
+        *(("--mount", f"type=bind,{_field(f'source={what.state}')},target={STATE_FOLDER}") if what.state else ()),
         *_each("--publish", (_published(*place) for place in what.publish)),
         *(() if what.healthcheck else ("--no-healthcheck",)),
         *(("--entrypoint", what.entrypoint) if what.entrypoint else ()),
@@ -114,8 +118,23 @@ def start(docker: str, name: str) -> Argv:
     return (docker, "start", name)
 
 
-def stop(docker: str, name: str) -> Argv:
-    return (docker, "stop", "--time", str(STOP_WITHIN), name)
+def stop(docker: str, *names: str) -> Argv:
+    """All at once."""
+    return (docker, "stop", "--time", str(STOP_WITHIN), *names)
+
+
+def stay_down(docker: str, *names: str) -> Argv:
+    """What of these ends is not started again."""
+    return (docker, "update", "--restart", "no", *names)
+
+
+def signal(docker: str, name: str, *names: str) -> Argv:
+    return (docker, "kill", "--signal", name, *names)
+
+
+def wait(docker: str, *names: str) -> Argv:
+    """Until all of them have ended."""
+    return (docker, "wait", *names)
 
 
 def remove_container(docker: str, *names: str) -> Argv:

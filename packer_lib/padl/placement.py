@@ -138,8 +138,10 @@ def _second_port(step: Step, group: tuple[Step, ...]) -> Iterator[Finding]:
 
 
 def replicas(pipeline: Pipeline) -> Iterator[Finding]:
-    """Steps of one unit share its processes; an address that a unit listens on is for one process."""
+    """Steps of one unit share its processes. Requests are not shared by any yet; an address that a unit listens on is
+    for one process, and what a WebSocket sends goes to everybody who is connected."""
     listening = {queue.id for queue in pipeline.queues if queue.options.get("role") == "server"}
+    sockets = {queue.id for queue in pipeline.queues if queue.connector == "websocket"}
     for group in graph.groups(pipeline):
         several = [step for step in group if step.replicas > 1]
         for step in several:
@@ -147,8 +149,22 @@ def replicas(pipeline: Pipeline) -> Iterator[Finding]:
             if step.replicas != several[0].replicas:
                 message = f"'{several[0].name}' has {several[0].replicas}, and both steps are one unit"
                 yield Finding(here, message, "keep one of them")
-        names = {name for step in group for name in (*step.inputs, *step.outputs)}
-        if several and names & listening:
-            queue = min(names & listening)
-            here = ("pipeline", several[0].name, "replicas")
-            yield Finding(here, f"the unit listens for '{queue}' as a websocket server, which one process can do")
+        if several:
+            yield from _not_shared(group, several[0], pipeline, listening, sockets)
+
+
+def _not_shared(
+    group: tuple[Step, ...], first: Step, pipeline: Pipeline, listening: set[str], sockets: set[str]
+) -> Iterator[Finding]:
+    here = ("pipeline", first.name, "replicas")
+    read = {name for step in group for name in step.inputs}
+    names = read | {name for step in group for name in step.outputs}
+    if pipeline.package_mode == "api":
+        message = "an API unit is one process: its requests are spread over workers in a later version"
+        yield Finding(here, message, "take 'replicas' out")
+    elif names & listening:
+        queue = min(names & listening)
+        yield Finding(here, f"the unit listens for '{queue}' as a websocket server, which one process can do")
+    elif read & sockets:
+        message = f"the unit reads the websocket '{min(read & sockets)}', which sends every replica every message"
+        yield Finding(here, message, "put a queue of mqtt or kafka between them, or take 'replicas' out")

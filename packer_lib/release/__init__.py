@@ -6,7 +6,7 @@ two forms. May import plan, artefacts, bundle, build, images, hosts and kept.
 
 from __future__ import annotations
 
-from packer_lib.release.deploy import deploy, refuse_what_cannot_be
+from packer_lib.release.deploy import deploy
 from packer_lib.release.live import locked, switch_all, verify_all
 from packer_lib.release.model import Release, UnitStatus
 from packer_lib.release.ready import preflight
@@ -21,7 +21,6 @@ __all__ = [
     "deploy",
     "locked",
     "preflight",
-    "refuse_what_cannot_be",
     "rollback",
     "stage",
     "switch_all",

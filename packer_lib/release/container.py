@@ -1,10 +1,10 @@
-"""A unit as a container: one for each of its releases that runs, and one for its door, on the machine's own engine.
+"""A unit as containers of its machine's own engine: one for each process of its releases, and one for its door.
 
-    mlpacker.<pipeline>.<unit>.<release id>     mlpacker.<pipeline>.<unit>.door
+    mlpacker.<pipeline>.<unit>.<release id>[.<replica>]     mlpacker.<pipeline>.<unit>.door
 
 The door's container publishes the unit's port and shares the volume `mlpacker.<pipeline>.<unit>` with the releases, who
-get the listening socket through it. A unit without a door publishes its probe port itself. The engine is asked, not
-remembered: labels say what a container is.
+get the listening socket through it. A unit without a door publishes its probe port itself, the first replica's. What a
+release keeps is a folder of the machine. The engine is asked, not remembered: labels say what a container is.
 """
 
 from __future__ import annotations
@@ -15,17 +15,19 @@ from typing import Any
 from packer_lib import commands, images
 from packer_lib.errors import DeployFailed
 from packer_lib.hosts import Host, Result
+from packer_lib.hosts.home import must
 from packer_lib.hosts.layout import Layout
 from packer_lib.images import failures, names, words
 from packer_lib.images.client import docker, env_lines, inspected
 from packer_lib.images.remove import sweep
 from packer_lib.release.forms import Launch, door_answer, parse_launch
-from packer_lib.release.model import Release
+from packer_lib.release.model import Release, number_of
 from packer_lib.release.state import State
 
 WORDS = {"created": "STOPPED", "running": "RUNNING", "paused": "STOPPED", "restarting": "BACKOFF"}
 WORDS |= {"removing": "STOPPING", "exited": "EXITED", "dead": "FATAL"}
 SETTLED_AFTER = 10.0  # seconds that a container has to live after a restart to count as running
+RETIRE_WITHIN = 120.0  # seconds that a replica has to finish what its broker gave to it alone, before TERM
 CREATE_WITHIN = 120.0
 OPEN_WITHIN, SWITCH_WITHIN = 10.0, 20.0
 PYTHON = "/app/.venv/bin/python"
@@ -37,62 +39,75 @@ class Container:
     """`forms.Form`, by the docker client of the machine."""
 
     def create(self, host: Host, release: Release, launch: Launch) -> None:
-        name = names.container(release.pipeline, release.unit, release.id)
+        """Its first process, and not yet the others."""
+        self._make(host, release, release.processes[0], launch)
+
+    def _make(self, host: Host, release: Release, process: str, launch: Launch) -> None:
+        name = names.container(release.pipeline, release.unit, process)
         if _inspect(host, name) is not None:
             return
         _make_network(host)
-        own = {"MLPACKER_HOST": ALL, "MLPACKER_PORT": str(names.PORT), "MLPACKER_RELEASE": release.id}
-        own |= {"MLPACKER_DOOR": names.DOOR_FOLDER} if release.has_door else {}
         what = words.Container(
             name,
             release.image,
-            {**_labels(release, "unit"), names.RELEASE: release.id, names.RUN: release.run},
+            {**_labels(release, "unit"), **_own_labels(release, process)},
             env=True,
             volume=_make_volume(host, release) if release.has_door else "",
-            publish=tuple(_published(release, launch)),
+            state=_make_state(host, release),
+            publish=tuple(_published(release, process, launch)),
             hosts=_hosts(host, launch.names),
             memory=launch.memory,
             cpus=launch.cpus,
         )
-        _create(host, what, {**launch.env, **own})
+        _create(host, what, {**launch.env, **_own_env(release, process)})
 
-    def start(self, host: Host, release: Release) -> None:
+    def start(self, host: Host, release: Release, process: str = "") -> None:
         """Created again from what is kept of it when somebody removed it."""
-        name = names.container(release.pipeline, release.unit, release.id)
+        process = process or release.processes[0]
+        name = names.container(release.pipeline, release.unit, process)
         found = _inspect(host, name)
         if found is None:
             kept = f"{Layout(host.home).history(release.pipeline, release.unit, release.id)}/launch.json"
-            self.create(host, release, parse_launch(_must(host, commands.read(kept), f"{name} cannot be made").out))
+            launch = parse_launch(_must(host, commands.read(kept), f"{name} cannot be made").out)
+            self._make(host, release, process, launch)
         _make_network(host)
         if release.has_door and "error" in self.door(host, release, "status"):
             self._open(host, release)
         if found is None or not found["State"]["Running"]:
             _start(host, name, release)
 
-    def stop(self, host: Host, pipeline: str, unit: str, release_id: str) -> None:
-        name = names.container(pipeline, unit, release_id)
-        if _inspect(host, name) is None:
+    def stop(self, host: Host, pipeline: str, unit: str, *processes: str) -> None:
+        found = _there(host, pipeline, unit, processes)
+        if not found:
             return
-        docker(host, words.stop(host.docker, name), timeout=words.STOP_WITHIN + CREATE_WITHIN)
-        _remove(host, name)
+        docker(host, words.stop(host.docker, *found), timeout=words.STOP_WITHIN + CREATE_WITHIN)
+        for name in found:
+            _remove(host, name)
         docker(host, words.remove_volume(host.docker, names.volume(pipeline, unit)))
 
-    def state(self, host: Host, pipeline: str, unit: str, release_id: str) -> State:
-        found = _inspect(host, names.container(pipeline, unit, release_id))
+    def retire(self, host: Host, pipeline: str, unit: str, *processes: str) -> None:
+        if found := _there(host, pipeline, unit, processes):
+            docker(host, words.stay_down(host.docker, *found))
+            docker(host, words.signal(host.docker, "USR1", *found))
+            docker(host, words.wait(host.docker, *found), timeout=RETIRE_WITHIN)
+        self.stop(host, pipeline, unit, *processes)
+
+    def state(self, host: Host, pipeline: str, unit: str, process: str) -> State:
+        found = _inspect(host, names.container(pipeline, unit, process))
         return State("UNKNOWN") if found is None else _state(host, found)
 
     def started(self, host: Host, pipeline: str, unit: str) -> tuple[str, ...]:
-        return tuple(_releases(host, pipeline, unit))
+        return tuple(_processes(host, pipeline, unit))
 
     def units(self, host: Host, pipeline: str) -> tuple[str, ...]:
         found = _listed(host, {names.PIPELINE: pipeline})
         return tuple(dict.fromkeys(unit for kind, unit, _ in found if kind in ("unit", "door")))
 
-    def private(self, host: Host, release: Release) -> str:
+    def private(self, host: Host, release: Release, process: str = "") -> str:
         """A container's own address on the machine's network, which only that machine reaches."""
-        if not release.has_door:
+        if not release.has_door and not number_of(process):
             return release.local
-        found = _inspect(host, names.container(release.pipeline, release.unit, release.id)) or {}
+        found = _inspect(host, names.container(release.pipeline, release.unit, process or release.id)) or {}
         networks = found.get("NetworkSettings", {}).get("Networks", {})
         address = networks.get(names.NETWORK, {}).get("IPAddress", "")
         return f"http://{address}:{names.PORT}" if address else ""
@@ -110,16 +125,16 @@ class Container:
         docker(host, words.remove_volume(host.docker, names.volume(pipeline, unit)))
         sweep(host, pipeline, unit)
 
-    def log(self, host: Host, pipeline: str, unit: str, lines: int) -> str:
-        newest = next(_releases(host, pipeline, unit), "")
+    def log(self, host: Host, pipeline: str, unit: str, lines: int, replica: int = 0) -> str:
+        newest = _newest(host, pipeline, unit, replica)
         if not newest:
             return ""
         said = docker(host, words.logs(host.docker, names.container(pipeline, unit, newest), lines))
         timed = sorted([*said.out.splitlines(), *said.err.splitlines()])
         return "".join(f"{line.partition(' ')[2]}\n" for line in timed[-lines:])
 
-    def follow(self, host: Host, pipeline: str, unit: str, lines: int) -> Sequence[str]:
-        newest = next(_releases(host, pipeline, unit), "")
+    def follow(self, host: Host, pipeline: str, unit: str, lines: int, replica: int = 0) -> Sequence[str]:
+        newest = _newest(host, pipeline, unit, replica)
         return words.follow(host.docker, names.container(pipeline, unit, newest), lines)
 
     def discard(self, host: Host, release: Release, kept: Sequence[Release] = ()) -> None:
@@ -160,9 +175,32 @@ def _labels(release: Release, kind: str) -> dict[str, str]:
     return {names.KIND: kind, names.PIPELINE: release.pipeline, names.UNIT: release.unit, names.BUNDLE: release.bundle}
 
 
-def _published(release: Release, launch: Launch) -> Iterator[tuple[str, int, int]]:
+def _own_labels(release: Release, process: str) -> dict[str, str]:
+    told = {names.REPLICA: str(number_of(process))} if release.replicas > 1 else {}
+    return {names.RELEASE: release.id, names.RUN: release.run, **told}
+
+
+def _own_env(release: Release, process: str) -> dict[str, str]:
+    own = {"MLPACKER_HOST": ALL, "MLPACKER_PORT": str(names.PORT), "MLPACKER_RELEASE": release.id}
+    own |= {"MLPACKER_STATE": words.STATE_FOLDER}
+    if release.replicas > 1:
+        own |= {"MLPACKER_REPLICA": str(number_of(process)), "MLPACKER_REPLICAS": str(release.replicas)}
+    return own | ({"MLPACKER_DOOR": names.DOOR_FOLDER} if release.has_door else {})
+
+
+def _make_state(host: Host, release: Release) -> str:
+    """Open to the container's user, whatever number the engine makes of it; to nobody else, for the folder that all of
+    them are in is ours alone. What is in it the deployer can remove, since folders in it are made here only."""
+    folder = Layout(host.home).state(release.pipeline, release.unit, release.id)
+    must(host, commands.make_folders(folder, f"{folder}/models"))
+    must(host, commands.open_folder(folder))
+    must(host, commands.readable_folder(f"{folder}/models"))
+    return folder
+
+
+def _published(release: Release, process: str, launch: Launch) -> Iterator[tuple[str, int, int]]:
     """Without a door, the probe port; and those that it listens on for queues, for others elsewhere."""
-    if not release.has_door:
+    if not release.has_door and not number_of(process):
         yield (release.host, release.port, names.PORT)
     for port in launch.ports:
         yield (release.host if release.machine is None else ALL, port, port)
@@ -191,19 +229,30 @@ def _inspect(host: Host, name: str) -> dict[str, Any] | None:
     return inspected(result)
 
 
+def _there(host: Host, pipeline: str, unit: str, processes: Sequence[str]) -> list[str]:
+    """The containers of these processes that exist."""
+    called = [names.container(pipeline, unit, process) for process in processes]
+    return [name for name in called if _inspect(host, name) is not None]
+
+
 def _listed(host: Host, labels: Mapping[str, str]) -> list[tuple[str, str, str]]:
-    """(kind, unit, release) of our containers, the newest first."""
-    template = "\t".join(f'{{{{.Label "{key}"}}}}' for key in (names.KIND, names.UNIT, names.RELEASE))
+    """(kind, unit, process) of our containers, the newest first."""
+    keys = (names.KIND, names.UNIT, names.RELEASE, names.REPLICA)
+    template = "\t".join(f'{{{{.Label "{key}"}}}}' for key in keys)
     result = docker(host, words.containers(host.docker, {names.KIND: "", **labels}, template))
     if not result.ok:
         raise _failed(host, result, "its containers cannot be listed")
     lines = (line.split("\t") for line in result.out.splitlines())
-    return [(kind, unit, release) for kind, unit, release in lines]
+    return [(kind, unit, f"{release}.{number}" if number else release) for kind, unit, release, number in lines]
 
 
-def _releases(host: Host, pipeline: str, unit: str) -> Iterator[str]:
+def _processes(host: Host, pipeline: str, unit: str) -> Iterator[str]:
     found = _listed(host, {names.PIPELINE: pipeline, names.UNIT: unit})
-    return (release for kind, _, release in found if kind == "unit")
+    return (process for kind, _, process in found if kind == "unit")
+
+
+def _newest(host: Host, pipeline: str, unit: str, replica: int) -> str:
+    return next((process for process in _processes(host, pipeline, unit) if number_of(process) == replica), "")
 
 
 def _state(host: Host, found: Mapping[str, Any]) -> State:

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 from packer_lib import artefacts, build, kept
 from packer_lib import bundle as bundles
 from packer_lib.bundle import Bundle
-from packer_lib.errors import MLPackerError, PolicyRefused, RollbackFailed
+from packer_lib.errors import MLPackerError, RollbackFailed
 from packer_lib.hosts.recording import rehearsal
 from packer_lib.plan import Plan, Unit
-from packer_lib.release import fleets, live, prune, records, scene, switch
+from packer_lib.release import fleets, live, prune, records, scene
 from packer_lib.release.fleets import Machines
 from packer_lib.release.model import Action, Release, UnitStatus
 from packer_lib.release.ready import preflight
-from packer_lib.release.scene import Scene
+from packer_lib.release.scene import Scene, action_of
 from packer_lib.release.stage import check, stage, told_with_place, variables
 from packer_lib.settings import Settings
 
@@ -71,7 +71,6 @@ def deploy(  # noqa: PLR0913
     `fleet`: the machines of the plan, connected by us when not given; `text`: the PADL file's, when that is not where
     the plan says.
     """
-    refuse_what_cannot_be(plan)
     artefacts.require(plan, settings)
     with fleets.of_plan(plan, settings, text, fleet) as machines:
         if dry_run:
@@ -96,17 +95,6 @@ def _deploy(job: Job, text: str | None) -> tuple[UnitStatus, ...]:
 
 def _removal(unit: str, machine: str | None) -> UnitStatus:
     return UnitStatus(unit, "remove", "", "", machine)
-
-
-def refuse_what_cannot_be(plan: Plan) -> None:
-    """`PolicyRefused` for a plan that nothing here can carry out."""
-    many = [unit.name for unit in plan.units if unit.replicas > 1]
-    if many:
-        raise PolicyRefused(
-            f"{plan.pipeline}: {', '.join(many)} want replicas: for now a unit runs as one process, since it is "
-            "not decided which of several takes which message or request",
-            "remove `replicas`",
-        )
 
 
 @contextmanager
@@ -142,7 +130,7 @@ def _prepare_unit(job: Job, found: Scene, unit: Unit) -> Change:
         job.made.append((unit.machine, bundle.digest))
         made = _container(job, unit, bundle) if job.plan.containerized else _native(job, unit, bundle)
         release = stage(job.fleet, job.plan, unit, bundle, made, job.settings, job.run)
-    action = _action(found, release)
+    action = action_of(found, release)
     where = f" on {unit.machine}" if unit.machine else ""
     job.progress(f"{unit.name}: {action} ({release.id}){where}")
     return Change(unit, action, release)
@@ -179,13 +167,6 @@ def bundled(plan: Plan, unit: Unit, settings: Settings) -> Iterator[Bundle]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _action(found: Scene, release: Release) -> Action:
-    former = found.former(release.unit, release.machine)
-    if former is None:
-        return "create"
-    return "nothing" if former.id == release.id and switch.is_live(found.host(release), release) else "replace"
-
-
 def _rehearse(fleet: Machines, plan: Plan, settings: Settings, progress: Progress) -> tuple[UnitStatus, ...]:
     """What a deploy would do, unit by unit; only the store of artefacts is written to."""
     doubles = {host.machine: rehearsal(host) for host in scene.hosts(fleet, plan, settings, progress)}
@@ -194,9 +175,17 @@ def _rehearse(fleet: Machines, plan: Plan, settings: Settings, progress: Progres
     for unit in plan.units:
         with bundled(plan, unit, settings) as bundle:
             former = there.former(unit.name, unit.machine)
-            action: Action = "create" if former is None else "nothing" if former.bundle == bundle.digest else "replace"
+            action = _rehearsed(unit, former, bundle)
         progress(f"{unit.name}: {action}")
         known = (former.id, former.endpoint) if former else ("", "")
         statuses.append(UnitStatus(unit.name, action, *known, unit.machine))
     gone = [(place.host.machine, unit) for place in there.places.values() for unit in place.gone(plan)]
     return (*statuses, *(_removal(unit, machine) for machine, unit in gone))
+
+
+def _rehearsed(unit: Unit, former: Release | None, bundle: Bundle) -> Action:
+    if former is None:
+        return "create"
+    if former.bundle != bundle.digest:
+        return "replace"
+    return "nothing" if former.replicas == unit.replicas else "scale"

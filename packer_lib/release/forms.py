@@ -1,7 +1,7 @@
-"""How a unit lives on a machine: a process under supervisor (`native`) or a container; one protocol.
+"""How a unit lives on a machine: processes under supervisor (`native`) or containers; one protocol.
 
 Releases of a unit with a door (API) run side by side, and the door says which of them has the unit's public port; a
-release without one (stream) runs alone.
+release without one (stream) runs alone, in one or several processes (`Release.processes`).
 """
 
 from __future__ import annotations
@@ -69,28 +69,35 @@ class Form(Protocol):
         """All that `start` needs; nothing runs that did not."""
         ...
 
-    def start(self, host: Host, release: Release) -> None:
-        """Its process runs, beside other releases of the unit. It has the public port only when the door says so."""
+    def start(self, host: Host, release: Release, process: str = "") -> None:
+        """That process of it (or its first) runs, beside other releases of the unit. It has the public port only when
+        the door says so."""
         ...
 
-    def stop(self, host: Host, pipeline: str, unit: str, release_id: str) -> None:
-        """TERM, KILL after 30 s, and nothing of that process is left; fine when there is none."""
+    def stop(self, host: Host, pipeline: str, unit: str, *processes: str) -> None:
+        """TERM, KILL after 30 s, all at once, and nothing of these processes is left; fine when there is none."""
         ...
 
-    def state(self, host: Host, pipeline: str, unit: str, release_id: str) -> State:
-        """Of its process; UNKNOWN when there is none."""
+    def retire(self, host: Host, pipeline: str, unit: str, *processes: str) -> None:
+        """The same for replicas whose number nobody has any more: USR1 first, and 120 s to finish what the broker gave
+        to them alone."""
+        ...
+
+    def state(self, host: Host, pipeline: str, unit: str, process: str) -> State:
+        """UNKNOWN when there is no such process."""
         ...
 
     def started(self, host: Host, pipeline: str, unit: str) -> tuple[str, ...]:
-        """Ids of the unit's releases that exist there now, running or not; the door is not one."""
+        """Processes of the unit's releases that exist there now, running or not; the door is not one."""
         ...
 
     def units(self, host: Host, pipeline: str) -> tuple[str, ...]:
         """Units of the pipeline that anything exists of there (a process, a door), recorded or not."""
         ...
 
-    def private(self, host: Host, release: Release) -> str:
-        """`http://…` at which that machine itself reaches exactly this release; empty while unknown."""
+    def private(self, host: Host, release: Release, process: str = "") -> str:
+        """`http://…` at which that machine itself reaches exactly this process (or the first) of this release; empty
+        while unknown."""
         ...
 
     def door(self, host: Host, release: Release, *words: str) -> dict[str, Any]:
@@ -102,11 +109,11 @@ class Form(Protocol):
 
     def close_door(self, host: Host, pipeline: str, unit: str) -> None: ...
 
-    def log(self, host: Host, pipeline: str, unit: str, lines: int) -> str:
-        """The last `lines` lines of the unit's current or newest release."""
+    def log(self, host: Host, pipeline: str, unit: str, lines: int, replica: int = 0) -> str:
+        """The last `lines` lines of that replica of the unit's current or newest release."""
         ...
 
-    def follow(self, host: Host, pipeline: str, unit: str, lines: int) -> Sequence[str]:
+    def follow(self, host: Host, pipeline: str, unit: str, lines: int, replica: int = 0) -> Sequence[str]:
         """argv that follows the log on that machine until it is killed."""
         ...
 

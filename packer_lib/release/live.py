@@ -29,7 +29,7 @@ from packer_lib.release.forms import form_of, named
 from packer_lib.release.model import Release
 from packer_lib.release.restore import Told, restore
 from packer_lib.release.scene import Place, Scene
-from packer_lib.release.verify import see_it_answer, watch
+from packer_lib.release.verify import see_it_answer, see_it_ready, watch
 from packer_lib.settings import Settings
 
 Progress = Callable[[str], None]
@@ -107,8 +107,16 @@ def _switch(course: Course, releases: Sequence[Release]) -> None:
         if release.has_door:
             switch.take_over(found.host(release), release)
         else:
-            switch.replace(found.host(release), release, found.places[release.machine].forms)
+            _replace(course, release)
         course.progress(f"{release.unit}: switched to {release.id}{_on(release.machine)}")
+
+
+def _replace(course: Course, release: Release) -> None:
+    found, settings = course.scene, course.settings
+    host, forms = found.host(release), found.places[release.machine].forms
+    if release.replicas > 1:
+        course.progress(f"{release.unit}: {release.replicas} replicas{_on(release.machine)}; the first goes before")
+    switch.replace(host, release, forms, lambda process: see_it_ready(host, found.plan, release, process, settings))
 
 
 def _side_by_side(course: Course, fresh: Sequence[Release]) -> None:
@@ -178,10 +186,13 @@ def _verify(course: Course, releases: Sequence[Release]) -> tuple[Release, ...]:
 
 def _commit(found: Scene, release: Release) -> Release:
     former = found.former(release.unit, release.machine)
+    since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     if former is not None and former.id == release.id:
-        return former
+        if former.replicas == release.replicas:
+            return former
+        since = former.since
     host, layout = found.host(release), Layout(found.host(release).home)
-    live = replace(release, since=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
+    live = replace(release, since=since)
     put_text(host, live.to_json(), f"{layout.history(live.pipeline, live.unit, live.id)}/release.json")
     put_text(host, live.to_json(), layout.current(live.pipeline, live.unit))
     return live

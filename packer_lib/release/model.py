@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
-Action = Literal["nothing", "create", "replace", "remove"]
+Action = Literal["nothing", "create", "scale", "replace", "remove"]
 FormName = Literal["native", "container"]
 
 
@@ -16,7 +16,8 @@ class Release:
 
     `models` are (step, sha256). `since` (UTC) is empty until it has answered. `machine`: its id in the PADL file (None:
     this machine), `host` the address that it listens on there, `address` what people reach that machine by (empty: the
-    same). `image` is what a container is made of, always by digest.
+    same). `image` is what a container is made of, always by digest. `replicas` is how many processes it is to have, and
+    no part of what it is: another number is the same release.
     """
 
     pipeline: str
@@ -35,6 +36,13 @@ class Release:
     form: FormName = "native"
     image: str = ""
     address: str = ""
+    replicas: int = 1
+
+    @property
+    def processes(self) -> tuple[str, ...]:
+        """Their names in the unit. One that is alone has the release's: it works otherwise than one of several, and
+        becomes another process when there are to be more."""
+        return (self.id,) if self.replicas == 1 else tuple(f"{self.id}.{one}" for one in range(self.replicas))
 
     @property
     def endpoint(self) -> str:
@@ -53,6 +61,15 @@ class Release:
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=2) + "\n"
+
+
+def release_of(process: str) -> str:
+    return process.partition(".")[0]
+
+
+def number_of(process: str) -> int:
+    """Which replica of its unit it is: who is alone is the first."""
+    return int(process.partition(".")[2] or 0)
 
 
 def _url(host: str, port: int) -> str:

@@ -1,6 +1,6 @@
-"""A unit as a process under supervisor: a program for each of its releases that runs, and one for its door.
+"""A unit as programs of supervisor: one for each process of its releases that runs, and one for its door.
 
-    <pipeline>~<unit>~<release id>     <pipeline>~<unit>~door
+    <pipeline>~<unit>~<release id>     <pipeline>~<unit>~<release id>.<replica>     <pipeline>~<unit>~door
 
 What supervisor runs is what is in `conf.d`; the door (packer_lib/runtime/door, put there file by file) lends the
 public port to the release that is current.
@@ -9,6 +9,7 @@ public port to the release that is current.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from packer_lib.hosts.home import clean_environment, must, put_text
 from packer_lib.hosts.layout import DOOR, Layout, program
 from packer_lib.release import supervisor
 from packer_lib.release.forms import Launch, door_answer
-from packer_lib.release.model import Release
+from packer_lib.release.model import Release, number_of
 from packer_lib.release.state import State
 
 DOOR_FILES = sorted((Path(__file__).parents[1] / "runtime" / "door").glob("*.py"))
@@ -32,22 +33,31 @@ class Native:
 
     def create(self, host: Host, release: Release, launch: Launch) -> None:  # noqa: ARG002  it is in launch.json
         layout = Layout(host.home)
-        put_text(host, supervisor.unit_conf(host, layout, release), _staged(layout, release))
+        logs = (layout.replica_logs(release.pipeline, release.unit),) if release.replicas > 1 else ()
+        state = layout.state(release.pipeline, release.unit, release.id)
+        must(host, commands.make_folders(state, f"{state}/models", *logs))
 
-    def start(self, host: Host, release: Release) -> None:
+    def start(self, host: Host, release: Release, process: str = "") -> None:
         layout = Layout(host.home)
         if release.has_door and "error" in self.door(host, release, "status"):
             self._open(host, release)
-        name = program(release.pipeline, release.unit, release.id)
-        must(host, commands.copy(_staged(layout, release), f"{layout.conf(name)}.next"))
-        must(host, commands.rename(f"{layout.conf(name)}.next", layout.conf(name)))
+        process = process or release.processes[0]
+        name = program(release.pipeline, release.unit, process)
+        if number_of(process):  # nobody is to find the port of who had this number before
+            must(host, commands.remove(_probes(layout, release, process)))
+        put_text(host, supervisor.unit_conf(host, layout, release, process), layout.conf(name))
         _run(host, layout, name)
 
-    def stop(self, host: Host, pipeline: str, unit: str, release_id: str) -> None:
-        _end(host, Layout(host.home), program(pipeline, unit, release_id))
+    def stop(self, host: Host, pipeline: str, unit: str, *processes: str) -> None:
+        _end(host, Layout(host.home), *(program(pipeline, unit, process) for process in processes))
 
-    def state(self, host: Host, pipeline: str, unit: str, release_id: str) -> State:
-        return supervisor.ask(host, Layout(host.home), program(pipeline, unit, release_id))
+    def retire(self, host: Host, pipeline: str, unit: str, *processes: str) -> None:
+        names = [program(pipeline, unit, process) for process in processes]
+        supervisor.retire(host, Layout(host.home), *names)
+        _end(host, Layout(host.home), *names)
+
+    def state(self, host: Host, pipeline: str, unit: str, process: str) -> State:
+        return supervisor.ask(host, Layout(host.home), program(pipeline, unit, process))
 
     def started(self, host: Host, pipeline: str, unit: str) -> tuple[str, ...]:
         """The empty id is that of a program from before there were doors."""
@@ -57,11 +67,14 @@ class Native:
     def units(self, host: Host, pipeline: str) -> tuple[str, ...]:
         return tuple(dict.fromkeys(unit for name, unit, _ in _programs(host) if name == pipeline))
 
-    def private(self, host: Host, release: Release) -> str:
-        if not release.has_door:
+    def private(self, host: Host, release: Release, process: str = "") -> str:
+        if release.has_door:
+            port = self.door(host, release, "status").get("ports", {}).get(release.id)
+            return f"http://127.0.0.1:{port}" if port else ""
+        if not number_of(process):
             return release.local
-        port = self.door(host, release, "status").get("ports", {}).get(release.id)
-        return f"http://127.0.0.1:{port}" if port else ""
+        told = host.run(commands.read(_probes(Layout(host.home), release, process))).out.strip()
+        return replace(release, port=int(told)).local if told.isdigit() else ""
 
     def door(self, host: Host, release: Release, *words: str) -> dict[str, Any]:
         layout = Layout(host.home)
@@ -77,11 +90,11 @@ class Native:
         _end(host, layout, program(pipeline, unit, DOOR))
         must(host, commands.remove(layout.door(pipeline, unit, host.uid)))
 
-    def log(self, host: Host, pipeline: str, unit: str, lines: int) -> str:
-        return host.run(commands.tail(Layout(host.home).log(pipeline, unit), lines)).out
+    def log(self, host: Host, pipeline: str, unit: str, lines: int, replica: int = 0) -> str:
+        return host.run(commands.tail(Layout(host.home).log(pipeline, unit, replica), lines)).out
 
-    def follow(self, host: Host, pipeline: str, unit: str, lines: int) -> Sequence[str]:
-        return commands.follow(lines, Layout(host.home).log(pipeline, unit))
+    def follow(self, host: Host, pipeline: str, unit: str, lines: int, replica: int = 0) -> Sequence[str]:
+        return commands.follow(lines, Layout(host.home).log(pipeline, unit, replica))
 
     def discard(self, host: Host, release: Release, kept: Sequence[Release] = ()) -> None:  # noqa: ARG002
         remove_bundles(host, [release.bundle])
@@ -119,12 +132,13 @@ def remove_bundles(host: Host, digests: Sequence[str]) -> None:
         host.run(commands.remove_marks(f"{layout.home}/envs", digest))
 
 
-def _staged(layout: Layout, release: Release) -> str:
-    return f"{layout.history(release.pipeline, release.unit, release.id)}/unit.conf"
+def _probes(layout: Layout, release: Release, process: str) -> str:
+    """Where a replica says which port it found for its probes; see `engine.py`."""
+    return f"{layout.state(release.pipeline, release.unit, release.id)}/probes-{number_of(process)}"
 
 
 def _programs(host: Host) -> list[tuple[str, str, str]]:
-    """(pipeline, unit, release or `DOOR`) of all that supervisor is to run."""
+    """(pipeline, unit, process or `DOOR`) of all that supervisor is to run."""
     names = host.run(commands.names(f"{host.home}/conf.d")).out.splitlines()
     parts = [name.removesuffix(".conf").split("~") for name in names if name.endswith(".conf")]
     return [(part[0], part[1], part[2] if len(part) > 2 else "") for part in parts if len(part) > 1]
@@ -136,15 +150,18 @@ def _run(host: Host, layout: Layout, name: str) -> None:
         supervisor.again(host, layout, name)
 
 
-def _end(host: Host, layout: Layout, name: str) -> None:
-    """No process and no program of that name; fine when there was none."""
-    if not host.run(commands.exists(layout.conf(name))).ok and supervisor.ask(host, layout, name).word == "UNKNOWN":
+def _end(host: Host, layout: Layout, *names: str) -> None:
+    """No process and no program of these names; fine when there was none."""
+    known = supervisor.ask_all(host, layout)
+    there = [name for name in names if name in known or host.run(commands.exists(layout.conf(name))).ok]
+    if not there:
         return
-    answered = supervisor.forget(host, layout, name)  # first: what has no file any more is not looked for
-    must(host, commands.remove(layout.conf(name)))
+    answered = supervisor.forget(host, layout, *there)  # first: what has no file any more is not looked for
+    must(host, commands.remove(*map(layout.conf, there)))
     if not answered:  # it may have left processes behind, which go when it is started again
-        supervisor.update(host, layout, name)
-    if (left := supervisor.ask(host, layout, name)).word != "UNKNOWN":
+        supervisor.update(host, layout, there[0])
+    known = supervisor.ask_all(host, layout)
+    if left := [f"{name} ({known[name].word})" for name in there if name in known]:
         raise DeployFailed(
-            f"{name} does not stop on {host.name} ({left.word})", "look at its process, then undeploy again"
+            f"{', '.join(left)} does not stop on {host.name}", "look at its process, then undeploy again"
         )

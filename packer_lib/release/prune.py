@@ -25,12 +25,15 @@ def prune(host: Host, pipeline: str, keep: int, also: Collection[str] = ()) -> N
     for unit in records.folders(host, pipeline):
         dropped = [release for release in there.of(unit) if release not in left.get(unit, [])]
         for release in dropped:  # staged only: its container is there, and does not run
-            form_of(release).stop(host, pipeline, unit, release.id)
+            form_of(release).stop(host, pipeline, unit, *release.processes)
         # a unit that never answered leaves nothing, so that nobody takes it for deployed
-        unwanted = tuple(layout.history(pipeline, unit, release.id) for release in dropped)
+        unwanted = tuple(
+            kept(pipeline, unit, release.id) for release in dropped for kept in (layout.history, layout.state)
+        )
         if paths := unwanted if left.get(unit) else layout.of_unit(pipeline, unit):
             host.run(commands.remove(*paths))
-    host.run(commands.remove_empty(layout.releases(pipeline)))
+    for folder in (layout.releases(pipeline), layout.state(pipeline)):
+        host.run(commands.remove_empty(folder))
     kept = [release for releases in left.values() for release in releases]
     discard(host, [release for unit in there.units for release in there.of(unit) if release not in kept], kept, also)
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 from packer_lib import commands
-from packer_lib.errors import MLPackerError, RollbackFailed
+from packer_lib.errors import DeployFailed, MLPackerError, RollbackFailed
 from packer_lib.hosts import Host
 from packer_lib.hosts.home import must, prepare, put_text
 from packer_lib.hosts.layout import Layout
@@ -85,7 +86,7 @@ def _bring_back(place: Place, former: Release, settings: Settings) -> None:
     """With a door the release that failed answers until the former one is ready again."""
     host = place.host
     if not former.has_door:
-        switch.replace(host, former, place.forms)
+        switch.replace(host, former, place.forms, lambda process: _first(host, former, process, settings))
         return
     others = tuple(form for form in place.forms if form != former.form)
     if others:
@@ -95,11 +96,18 @@ def _bring_back(place: Place, former: Release, settings: Settings) -> None:
     switch.take_over(host, former)
 
 
+def _first(host: Host, former: Release, process: str, settings: Settings) -> None:
+    """Waited for, but the others start in any case: why it is not ready may pass, and is said of all in the end."""
+    with suppress(DeployFailed):
+        wait_ready(host, former, settings.ready_timeout, private(host, former, process), process)
+
+
 def _not_ready(host: Host, releases: Sequence[Release], settings: Settings) -> list[str]:
     failed = []
     for release in releases:
         try:
-            wait_ready(host, release, settings.ready_timeout, public(host, release))
+            for process in release.processes:
+                wait_ready(host, release, settings.ready_timeout, public(host, release, process), process)
         except MLPackerError as error:
             failed.append(error.message)
     return failed

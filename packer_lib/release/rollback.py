@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from packer_lib import kept
 from packer_lib.errors import MLPackerError
 from packer_lib.kept import Generation
 from packer_lib.plan import from_dict
-from packer_lib.release import fleets, live, scene, switch
+from packer_lib.release import fleets, live, scene
 from packer_lib.release.fleets import Machines
-from packer_lib.release.model import Action, Release, UnitStatus
+from packer_lib.release.model import Release, UnitStatus
 from packer_lib.release.scene import Scene
 from packer_lib.settings import Settings
 
@@ -44,7 +45,7 @@ def rollback(
             kept.expect(plan, None, settings)
             course = live.Course(scene.look(machines, plan, settings, progress), settings, progress)
             releases = _releases(course.scene, wanted, generations)
-            actions = [_action(course.scene, one) for one in releases]
+            actions = [scene.action_of(course.scene, one) for one in releases]
             gone = [(place.host.machine, unit) for place in course.scene.places.values() for unit in place.gone(plan)]
             live.go_live(course, releases)
     done = [
@@ -84,14 +85,7 @@ def _releases(found: Scene, wanted: Generation, generations: Sequence[Generation
         if release is None:
             missing.append(f"{unit.name} {identity} is no longer on {machine or 'this machine'}")
         else:
-            there.append(release)
+            there.append(replace(release, replicas=unit.replicas))
     if missing:
         raise NoWayBack(f"{found.plan.pipeline}: {'; '.join(missing)}", _listed(generations))
     return there
-
-
-def _action(found: Scene, release: Release) -> Action:
-    former = found.former(release.unit, release.machine)
-    if former is None:
-        return "create"
-    return "nothing" if former.id == release.id and switch.is_live(found.host(release), release) else "replace"

@@ -13,10 +13,10 @@ from packer_lib.hosts.home import prepare
 from packer_lib.hosts.layout import Layout
 from packer_lib.hosts.lock import hold
 from packer_lib.plan import Plan
-from packer_lib.release import records
+from packer_lib.release import records, switch
 from packer_lib.release.fleets import Machines, ordered, reached
 from packer_lib.release.forms import form_of
-from packer_lib.release.model import FormName, Release
+from packer_lib.release.model import Action, FormName, Release
 from packer_lib.release.records import Records
 from packer_lib.settings import Settings
 
@@ -54,6 +54,18 @@ class Scene:
     def ran(self, unit: str) -> bool:
         """Whether any release of the unit was live on any of them."""
         return any(unit in place.records.current for place in self.places.values())
+
+
+def action_of(found: Scene, release: Release) -> Action:
+    """What putting this release live there means."""
+    former = found.former(release.unit, release.machine)
+    if former is None:
+        return "create"
+    if former.id != release.id:
+        return "replace"
+    if switch.is_live(found.host(release), release):
+        return "nothing"
+    return "replace" if former.replicas == release.replicas else "scale"
 
 
 def look(fleet: Machines, plan: Plan, settings: Settings, progress: Progress) -> Scene:
@@ -105,4 +117,4 @@ def locked_hosts(found: Sequence[Host], pipeline: str, why: str, progress: Progr
         yield
 
 
-__all__ = ["Place", "Scene", "form_of", "forms", "hosts", "locked_hosts", "look"]
+__all__ = ["Place", "Scene", "action_of", "form_of", "forms", "hosts", "locked_hosts", "look"]

@@ -29,7 +29,7 @@ from packer_lib.release.fleets import Machines
 from packer_lib.release.forms import Launch, form_of
 from packer_lib.release.model import Release
 from packer_lib.release.place import blamed, placed
-from packer_lib.settings import Settings
+from packer_lib.settings import STALL_SECONDS, Settings
 
 if TYPE_CHECKING:
     from packer_lib.images import Image
@@ -70,6 +70,7 @@ def stage(  # noqa: PLR0913  the last stage before the machine: everything comes
     """
     kept.expect(plan, text, settings)
     env = {**variables(plan, unit), **_secrets(plan, unit, settings), **_links(fleet, plan, unit, settings)}
+    env |= _watched(plan, settings)
     host = fleet[unit.machine]
     layout, there = Layout(host.home), records.read(host, plan.pipeline)
     prepare(host, layout)
@@ -92,17 +93,20 @@ def stage(  # noqa: PLR0913  the last stage before the machine: everything comes
         form="container" if plan.containerized else "native",
         image="" if isinstance(made, Environment) else made.reference,
         address=host.address if plan.package_mode == "api" else address,
+        replicas=unit.replicas,
     )
     launch = _launch(host, plan, unit, release, made, env)
     release = replace(release, id=_identity(_key(host, layout), release, launch))
     known = [one for one in there.of(unit.name) if one.id == release.id]
-    return known[0] if known else _write(host, layout, release, launch)
+    return replace(known[0], replicas=unit.replicas) if known else _write(host, layout, release, launch)
 
 
 def _write(host: Host, layout: Layout, release: Release, launch: Launch) -> Release:
     """The record last: with it, the release is complete."""
     folder = layout.history(release.pipeline, release.unit, release.id)
-    told = replace(launch, env={**launch.env, "MLPACKER_RELEASE": release.id, "PYTHONUNBUFFERED": "1"})
+    state = layout.state(release.pipeline, release.unit, release.id)
+    own = {"MLPACKER_RELEASE": release.id, "MLPACKER_STATE": state, "PYTHONUNBUFFERED": "1"}
+    told = replace(launch, env={**launch.env, **own})
     must(host, commands.make_folders(folder))
     put_text(host, told.to_json(), f"{folder}/launch.json")
     form_of(release).create(host, release, told)
@@ -167,6 +171,12 @@ def variables(plan: Plan, unit: Unit) -> dict[str, str]:
     """The environment that the PADL file gives the unit; a step's own values before the pipeline's."""
     own = {name: value for step in unit.steps for name, value in step.env.items()}
     return {**dict(plan.env), **own}
+
+
+def _watched(plan: Plan, settings: Settings) -> dict[str, str]:
+    """After how long a stream that stands still is ended, where the installation says so."""
+    told = plan.package_mode == "stream" and settings.stall_seconds != STALL_SECONDS
+    return {"MLPACKER_STALL_SECONDS": f"{settings.stall_seconds:g}"} if told else {}
 
 
 def _secrets(plan: Plan, unit: Unit, settings: Settings) -> dict[str, str]:

@@ -17,14 +17,16 @@ from packer_lib.hosts import Host
 from packer_lib.hosts.home import clean_environment, must, put_text
 from packer_lib.hosts.layout import DOOR, Layout, program, short_folder
 from packer_lib.hosts.lock import hold
-from packer_lib.release.model import Release
+from packer_lib.release.model import Release, number_of
 from packer_lib.release.state import State
+from packer_lib.runtime.manifest import LEFT
 
 LONGEST_SOCKET = 90  # sun_path holds 108 bytes, and supervisor binds `<path>.<pid>` first
 ANSWER_WITHIN = 15.0
 START_WITHIN = 120.0  # of all who want to; clearing away alone may take 45 s
 LOCK = "SUPERVISOR"  # no pipeline's id: those have no capitals
 STOP_WITHIN = 30  # seconds from TERM to KILL: a unit finishes its batch and closes its connections
+RETIRE_WITHIN = 120  # seconds that a replica has to finish what its broker gave to it alone, before TERM
 SETTLED_AFTER = 10  # a unit that lives this long is started; less is a failed start and counted
 
 
@@ -53,12 +55,21 @@ def _templates() -> Any:
     return environment
 
 
-def unit_conf(host: Host, layout: Layout, release: Release) -> str:
-    """The program section of one release of a unit: always the same text for the same release."""
-    pipeline, unit = release.pipeline, release.unit
+def unit_conf(host: Host, layout: Layout, release: Release, process: str) -> str:
+    """The program section of one process of a release. One of several stays away when it has left for good; the first
+    has the unit's port, and the others say in their state folder which they found."""
+    pipeline, unit, number = release.pipeline, release.unit, number_of(process)
     launch = f"{layout.history(pipeline, unit, release.id)}/launch.json"
-    command = commands.toolbox(host.python, layout.toolbox, "launch", launch)
-    return _program(layout, program(pipeline, unit, release.id), command, layout.log(pipeline, unit), SETTLED_AFTER, 4)
+    told = (f"MLPACKER_REPLICA={number}", f"MLPACKER_REPLICAS={release.replicas}") if release.replicas > 1 else ()
+    own_port = ("MLPACKER_PORT=0",) if number else ()
+    command = commands.toolbox(host.python, layout.toolbox, "launch", launch, *told, *own_port)
+    return _program(
+        layout,
+        program(pipeline, unit, process),
+        command,
+        layout.log(pipeline, unit, number),
+        ends_with=LEFT if told else None,
+    )
 
 
 def door_conf(host: Host, layout: Layout, release: Release) -> str:
@@ -69,7 +80,15 @@ def door_conf(host: Host, layout: Layout, release: Release) -> str:
     return _program(layout, name, command, f"{layout.home}/logs/{name}.log", 1, 1000)
 
 
-def _program(layout: Layout, name: str, command: commands.Argv, log: str, startsecs: int, startretries: int) -> str:
+def _program(  # noqa: PLR0913  what supervisor has to know
+    layout: Layout,
+    name: str,
+    command: commands.Argv,
+    log: str,
+    startsecs: int = SETTLED_AFTER,
+    startretries: int = 4,
+    ends_with: int | None = None,
+) -> str:
     return render(
         "supervisor.conf.j2",
         program=name,
@@ -79,6 +98,7 @@ def _program(layout: Layout, name: str, command: commands.Argv, log: str, starts
         startsecs=startsecs,
         startretries=startretries,
         stopwaitsecs=STOP_WITHIN,
+        ends_with=ends_with,
     )
 
 
@@ -130,12 +150,20 @@ def again(host: Host, layout: Layout, name: str) -> None:
     _told(host, layout, "again", name)
 
 
-def forget(host: Host, layout: Layout, name: str) -> bool:
-    """The program is stopped, and not known any more until its file is read again; False when nobody answers."""
-    answer = _say(host, layout, "forget", name)
+def forget(host: Host, layout: Layout, *names: str) -> bool:
+    """The programs are stopped, all at once, and not known any more until their files are read again; False when nobody
+    answers."""
+    answer = _say(host, layout, "forget", *names)
     if "error" in answer and not answer.get("gone"):
-        raise DeployFailed(f"supervisor on {host.name} does not stop {name}: {answer['error']}")
+        raise DeployFailed(f"supervisor on {host.name} does not stop {', '.join(names)}: {answer['error']}")
     return not answer.get("gone")
+
+
+def retire(host: Host, layout: Layout, *names: str) -> None:
+    """They have left for good, in order, or run on after `RETIRE_WITHIN` seconds; supervisor knows them still."""
+    answer = _say(host, layout, "retire", str(RETIRE_WITHIN), *names, within=RETIRE_WITHIN)
+    if "error" in answer and not answer.get("gone"):
+        raise DeployFailed(f"supervisor on {host.name} does not tell {', '.join(names)} to leave: {answer['error']}")
 
 
 def _told(host: Host, layout: Layout, word: str, name: str) -> dict[str, Any]:
@@ -148,10 +176,10 @@ def _told(host: Host, layout: Layout, word: str, name: str) -> dict[str, Any]:
     return answer
 
 
-def _say(host: Host, layout: Layout, *words: str) -> dict[str, Any]:
+def _say(host: Host, layout: Layout, *words: str, within: float = STOP_WITHIN) -> dict[str, Any]:
     word, *rest = words
     argv = commands.toolbox(host.python, layout.toolbox, word, socket_path(layout.home, host.uid), *rest)
-    result = host.run(argv, env=clean_environment(host), timeout=STOP_WITHIN + ANSWER_WITHIN)
+    result = host.run(argv, env=clean_environment(host), timeout=within + ANSWER_WITHIN)
     if not result.ok:
         return {"error": result.tail(3), "gone": True}  # no toolbox: nothing was ever started there
     answer: dict[str, Any] = json.loads(result.out)

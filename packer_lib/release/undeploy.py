@@ -51,7 +51,7 @@ def _clear(host: Host, pipeline: str, progress: Progress) -> list[str]:
         progress(f"{unit}: remove" + (f" on {host.name}" if host.machine else ""))
         switch.take_down(host, pipeline, unit, forms)
     paths = [path for unit in units for path in layout.of_unit(pipeline, unit)]
-    must(host, commands.remove(layout.releases(pipeline), *paths))
+    must(host, commands.remove(layout.releases(pipeline), layout.state(pipeline), *paths))
     gone = [release for unit in there.units for release in there.of(unit)]
     prune.discard(host, gone, [], _bundles(host, pipeline))
     if units:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote
 
@@ -17,7 +18,7 @@ from packer_lib.hosts import Host
 from packer_lib.hosts.layout import Layout, program
 from packer_lib.plan import Plan, Unit
 from packer_lib.release.forms import form_of
-from packer_lib.release.model import Release
+from packer_lib.release.model import Release, number_of, release_of
 from packer_lib.release.place import blamed, placed
 from packer_lib.runtime.golden import difference
 from packer_lib.settings import Settings
@@ -33,57 +34,81 @@ Where = Callable[[], str]
 
 
 def see_it_answer(host: Host, plan: Plan, release: Release, settings: Settings, at_the_door: bool) -> None:
-    """Ready and right, at the unit's public port or at the release's own; `DeployFailed` with the place in the PADL
-    file, why, and what it last logged."""
+    """Every process of it ready and right, at the unit's public port or at its own; `DeployFailed` with the place in
+    the PADL file, why, and what it last logged."""
     unit = plan.unit(release.unit)
-    where = public(host, release) if at_the_door else private(host, release)
+    with _told_with_place(plan, unit):
+        for process in release.processes:
+            where = public(host, release, process) if at_the_door else private(host, release, process)
+            wait_ready(host, release, settings.ready_timeout, where, process)
+        ask_golden(host, unit, release, public(host, release) if at_the_door else private(host, release))
+
+
+def see_it_ready(host: Host, plan: Plan, release: Release, process: str, settings: Settings) -> None:
+    """The same of one process."""
+    with _told_with_place(plan, plan.unit(release.unit)):
+        wait_ready(host, release, settings.ready_timeout, private(host, release, process), process)
+
+
+@contextmanager
+def _told_with_place(plan: Plan, unit: Unit) -> Iterator[None]:
     try:
-        wait_ready(host, release, settings.ready_timeout, where)
-        ask_golden(host, unit, release, where)
+        yield
     except DeployFailed as failed:
         pointer = blamed(plan, unit, failed.message.partition("\n")[0])
         raise DeployFailed(placed(plan, pointer, failed.message), failed.hint) from None
 
 
-def public(host: Host, release: Release) -> Where:
+def public(host: Host, release: Release, process: str = "") -> Where:
     """Where people find the unit, as its own machine sees it."""
-    return (lambda: release.local) if release.has_door else private(host, release)
+    return (lambda: release.local) if release.has_door else private(host, release, process)
 
 
-def private(host: Host, release: Release) -> Where:
-    """Where exactly this release is, once that is known."""
-    return lambda: form_of(release).private(host, release)
+def private(host: Host, release: Release, process: str = "") -> Where:
+    """Where exactly this process of this release is (or its first), once that is known."""
+    return lambda: form_of(release).private(host, release, process or release.processes[0])
 
 
-def wait_ready(host: Host, release: Release, seconds: float, where: Where) -> None:
-    """Returns when this release is ready; a process that has given up, or failed to start twice, ends the wait."""
+def wait_ready(host: Host, release: Release, seconds: float, where: Where, process: str = "") -> None:
+    """Returns when this process of it (or its first) is ready; one that has given up, or failed to start twice, ends
+    the wait."""
     form, end, failed_starts = form_of(release), time.monotonic() + seconds, 0
-    pause = 0.05
+    process, pause = process or release.processes[0], 0.05
     while True:
-        answer = _readiness(host, release, where(), min(LOOK_EVERY, seconds))
+        answer = _readiness(host, release, process, where(), min(LOOK_EVERY, seconds))
         if answer["status"] == 200:
             return
-        state = form.state(host, release.pipeline, release.unit, release.id)
+        state = form.state(host, release.pipeline, release.unit, process)
         failed_starts += state.word == "BACKOFF"
         if state.word in ENDED or failed_starts > 1:
-            raise failed(host, release, f"its process does not stay up ({state.word})", MEND)
+            raise failed(host, release, f"its process does not stay up ({state.word})", MEND, process)
         if time.monotonic() >= end:
-            raise failed(host, release, f"not ready after {seconds:g} s: {_reason(answer)}", WAIT)
+            raise failed(host, release, f"not ready after {seconds:g} s: {_reason(answer)}", WAIT, process)
         time.sleep(pause)
         pause = min(2 * pause, LOOK_EVERY / 2)
 
 
-def _readiness(host: Host, release: Release, url: str, seconds: float) -> dict[str, Any]:
+def _readiness(host: Host, release: Release, process: str, url: str, seconds: float) -> dict[str, Any]:
     """`/readyz`, and when that is well `/info`: a port that was free a moment ago may be someone else's."""
     if not url:
-        return {"status": 0, "body": "it has not come to its door yet"}
+        waits = "it has not come to its door yet" if release.has_door else "it does not say yet where its probes are"
+        return {"status": 0, "body": waits}
     answer: dict[str, Any] = toolbox(host, "ready", f"{url}/readyz", str(seconds))
     if answer["status"] != 200:
         return answer
     answer = toolbox(host, "http", "GET", f"{url}/info", str(ANSWER_WITHIN))
-    if answer["status"] == 200 and f'"{release.id}"' in answer["body"]:
+    if answer["status"] == 200 and _is(process, answer["body"]):
         return answer
-    return {"status": 0, "body": f"another process answers on port {release.port}"}
+    return {"status": 0, "body": f"another process answers on port {url.rpartition(':')[2]}"}
+
+
+def _is(process: str, info: str) -> bool:
+    """Whether it is that process who says so, and not another replica on a port that this one had before."""
+    try:
+        told = json.loads(info)
+        return (told["release"], told.get("replica", 0)) == (release_of(process), number_of(process))
+    except (ValueError, TypeError, KeyError):
+        return False
 
 
 def watch(fleet_of: Callable[[Release], Host], plan: Plan, releases: Sequence[Release], seconds: float) -> None:
@@ -122,11 +147,13 @@ def _reason(answer: dict[str, Any]) -> str:
     return printable(str(reason))
 
 
-def failed(host: Host, release: Release, why: str, hint: str) -> DeployFailed:
+def failed(host: Host, release: Release, why: str, hint: str, process: str = "") -> DeployFailed:
     """With the last lines that it logged, which are asked for now: soon they are gone with it."""
-    log = form_of(release).log(host, release.pipeline, release.unit, LOG_LINES)
+    number = number_of(process)
+    log = form_of(release).log(host, release.pipeline, release.unit, LOG_LINES, number)
     lines = "\n".join(f"  | {line}" for line in printable(log).splitlines())
-    where = "" if host.machine is None else f" on {host.name}"
+    which = f", replica {number}" if release.replicas > 1 else ""
+    where = which if host.machine is None else f"{which} on {host.name}"
     return DeployFailed(f"{program(release.pipeline, release.unit)}{where}: {why}\n{lines}".rstrip(), hint)
 
 

@@ -33,7 +33,7 @@ from .contract import (
 )
 from .deliveries import DELIVERIES, Deliveries
 from .ends import connectors, plug
-from .manifest import Manifest, QueueSpec, Settings
+from .manifest import LEFT, Manifest, QueueSpec, Settings
 from .probes import PortTaken, Probes, State
 from .watchdog import Watchdog
 
@@ -59,7 +59,8 @@ def run(folder: Path, argv: Sequence[str]) -> int:
     """The entry point of a stream bundle in `folder`; returns the exit code: 0 after a signal to stop, else 1.
 
     SIGTERM and SIGINT: it finishes the batch in hand, and the broker keeps its place. SIGUSR1: it leaves for good, as a
-    replica that is one too many, and hands back its place when all that the broker gave it is done.
+    replica that is one too many, and hands back its place when all that the broker gave it is done; the code is `LEFT`
+    then, so that nobody starts it again. One that stands still is ended with `STALLED`, see watchdog.py.
     `--check` loads everything, answers the golden requests and connects nowhere.
     """
     manifest = manifests.load(folder)
@@ -80,8 +81,8 @@ def run(folder: Path, argv: Sequence[str]) -> int:
     except Exception:
         log.exception("stopped by what should not have happened")
         return 1
-    log.info("stopped in order")
-    return 0
+    log.info("stopped in order%s", ", for good" if state.leaving else "")
+    return LEFT if state.leaving else 0
 
 
 def _asked_to_stop(signum: int, state: State) -> None:
@@ -96,8 +97,11 @@ def _asked_to_stop(signum: int, state: State) -> None:
 def _serve(folder: Path, manifest: Manifest, settings: Settings, state: State) -> None:
     probes = Probes(settings.host, settings.port, state)
     log.info("probes on http://%s:%d/readyz", settings.host, probes.port)
+    kept = Path(settings.state) if settings.state else folder / ".mlpacker-state"
+    deliveries = Deliveries(kept, settings.replica)
+    if not settings.port:
+        _tell_port(kept / f"probes-{settings.replica}", probes.port)
     steps = chain.Chain(manifest, folder, _observe)
-    deliveries = Deliveries(Path(settings.state) if settings.state else folder / ".mlpacker-state", settings.replica)
     try:
         state.loading = True
         steps.load()
@@ -127,6 +131,16 @@ def _keep_freed_memory() -> None:
     if mallopt is not None:
         mallopt(M_TRIM_THRESHOLD, 256 << 20)
         mallopt(M_TOP_PAD, 32 << 20)
+
+
+def _tell_port(file: Path, port: int) -> None:
+    """For whoever deployed it, and cannot know which one was free."""
+    try:
+        new = file.with_suffix(".new")
+        new.write_text(f"{port}\n", encoding="utf-8")
+        new.replace(file)
+    except OSError as error:
+        log.warning("nobody can find its probes: %s", error)
 
 
 def _collect_less() -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 FORMAT = 1
+LEFT, STALLED = 85, 70  # exit codes of a streaming unit: it has left for good; its watchdog ended it
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +108,7 @@ class Settings:
     `door` is the folder of the unit's door, see door/; host and port are private then. `links` says where the units
     are that this one calls, see links.py. This is process `replica` (from 0) of `replicas` of the unit. `state` is a
     folder of its own that outlives the process, see deliveries.py; after `stall_seconds` without progress while
-    messages wait it no longer counts as alive (0: never).
+    messages wait it no longer counts as alive, and after as many again it ends (0: never), see watchdog.py.
     """
 
     host: str = "127.0.0.1"
@@ -141,6 +142,7 @@ def describe(manifest: Manifest, settings: Settings, started: datetime) -> dict[
         "unit": manifest.unit,
         "mode": manifest.mode,
         "release": settings.release,
+        **({"replica": settings.replica} if manifest.mode == "stream" else {}),  # no other has any
         "steps": [
             {"name": step.name, "kind": step.kind, "framework": step.framework or "python"} for step in manifest.steps
         ],

@@ -102,7 +102,6 @@ class ValidateOperator(StageOperator):
 
         for warning in self.warnings:
             self.log.warning("%s", warning)
-        release.refuse_what_cannot_be(self.planned)
         artefacts.require(self.planned, run.settings)
         with run.machines(self.planned) as fleet:
             release.preflight(fleet, self.planned, run.with_registry(self.planned), self.log.info)

@@ -75,13 +75,6 @@ def test_a_missing_model_is_named_with_its_line_and_not_tried_again(
     assert "pipeline.iris.props.path" in said[0]
 
 
-def test_what_cannot_be_deployed_is_refused_by_the_first_task(tmp_path: Path) -> None:
-    document = padls.rest()
-    document["pipeline"]["iris"]["replicas"] = 2
-    with pytest.raises(AirflowFailException, match="PolicyRefused"):
-        validate(tmp_path, document).execute(CONTEXT)
-
-
 class Works(operators.StageOperator):
     """A stage that is told to stop while it is at work."""
 

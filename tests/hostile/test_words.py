@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from packer_lib.hosts import Result, wire
+from packer_lib.hosts.layout import Layout
 from packer_lib.hosts.recording import RecordingHost
 from packer_lib.images import names, words
 from packer_lib.plan import Plan, Unit, plan
@@ -97,14 +98,17 @@ def test_every_container_has_the_same_profile(document: dict[str, Any]) -> None:
 @given(padls.documents())
 @FEW
 def test_what_a_container_has_of_its_own_is_made_of_names(document: dict[str, Any]) -> None:
-    """Limits, labels, one volume of ours, one port, addresses: none of them is a path, a device or an option."""
+    """Limits, labels, one volume and one folder of ours, one port, addresses: none of them is a path of theirs, a
+    device or an option."""
     made = plan(padls.pipeline(document))
     for unit in made.units:
         volume = f"type=volume,source={names.volume(made.pipeline, unit.name)},target={names.DOOR_FOLDER}"
+        folder = Layout("/home").state(made.pipeline, unit.name, "0" * 12)
+        state = f"type=bind,source={folder},target={words.STATE_FOLDER}"
         for option, value in (pair for argv in created(made, unit) for pair in options(argv) if pair[0] in OF_THE_UNIT):
             assert not value.startswith("-")
             assert not any(char.isspace() for char in value)
-            assert "," not in value or value == volume
+            assert "," not in value or value in (volume, state)
             assert option != "--publish" or value == "0.0.0.0:8085:8080"
 
 

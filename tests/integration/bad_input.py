@@ -55,7 +55,7 @@ OLD = {
     "package-mode": "api",
     "deploy-mode": "local",
     "schedule": "@daily",
-    "pipeline": {"root": {"type": "code", "language": "python", "props": {"path": "./code"}, "replicas": 2}},
+    "pipeline": {"root": {"type": "code", "language": "python", "props": {"path": "./code"}, "replicas": 1}},
 }
 HANDLER = """\
 import math

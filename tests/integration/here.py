@@ -46,7 +46,7 @@ class Here:
 
     def state(self) -> dict[str, object]:
         """All that belongs to a pipeline; environments, the store and supervisor's own log are shared and stay."""
-        kinds = ("bundles", "conf.d", "releases", "locks", "logs")
+        kinds = ("bundles", "conf.d", "releases", "state", "locks", "logs")
         files = [path for kind in kinds for path in (self.home / kind).rglob("*") if "supervisord" not in path.name]
         return {
             "files": sorted(str(path.relative_to(self.home)) for path in files if "/" not in path.suffix),

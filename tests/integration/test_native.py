@@ -86,7 +86,7 @@ class Place(Here):
 
     def left(self) -> list[Path]:
         """What is there of any pipeline; environments, the store of artefacts and supervisor's own files are shared."""
-        kinds = ("bundles", "conf.d", "releases", "locks")
+        kinds = ("bundles", "conf.d", "releases", "state", "locks")
         logs = [path for path in (self.home / "logs").glob("*") if path.name != "supervisord.log"]
         return [path for kind in kinds for path in (self.home / kind).iterdir()] + logs
 

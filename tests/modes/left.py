@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 # Files of a pipeline, not what pipelines share (environments, the store, supervisor's own log).
-FOLDERS = ("bundles", "conf.d", "releases", "locks", "logs", "doors", "pipelines")
+FOLDERS = ("bundles", "conf.d", "releases", "state", "locks", "logs", "doors", "pipelines")
 ENGINE = (
     ("container", ("ps", "-a", "--format", "{{.Names}}")),
     ("volume", ("volume", "ls", "--format", "{{.Name}}")),

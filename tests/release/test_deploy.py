@@ -16,7 +16,7 @@ from urllib.request import urlopen
 import pytest
 
 from packer_lib import build, commands, release
-from packer_lib.errors import BuildFailed, Busy, DeployFailed, PolicyRefused, RollbackFailed
+from packer_lib.errors import BuildFailed, Busy, DeployFailed, RollbackFailed
 from packer_lib.hosts import Host
 from packer_lib.hosts.local import LocalHost
 from packer_lib.hosts.lock import hold
@@ -311,12 +311,6 @@ def test_two_deploys_at_once_are_kept_apart(here: Tiny) -> None:
         pytest.raises(Busy, match=rf"process {os.getpid()}\) since .*: deploy manual__1"),
     ):
         here.deploy(here.plan())
-
-
-def test_replicas_are_refused_with_the_reason(here: Tiny) -> None:
-    plan = here.plan()
-    with pytest.raises(PolicyRefused, match="double want replicas: for now a unit runs as one process"):
-        here.deploy(replace(plan, units=(replace(plan.units[0], replicas=2),)))
 
 
 def test_a_way_back_that_fails_says_so(here: Tiny) -> None:

@@ -91,7 +91,7 @@ class Fleet:
 
     def left(self) -> list[str]:
         """All that is on these machines, but what is shared by all pipelines."""
-        kinds = ("bundles", "conf.d", "doors", "envs", "releases", "locks", "pipelines")
+        kinds = ("bundles", "conf.d", "doors", "envs", "releases", "state", "locks", "pipelines")
         homes = [Path(host.home) for host in self.hosts.values()]
         return sorted(str(path) for home in homes for kind in kinds for path in (home / kind).glob("*"))
 

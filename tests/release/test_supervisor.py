@@ -41,7 +41,7 @@ def test_any_home_is_read_back_as_it_is_or_refused(name: str, tmp_path_factory: 
     prepare(host, layout)
     try:
         supervisor.configure(host, layout)
-        put_text(host, supervisor.unit_conf(host, layout, _release()), layout.conf("p~u~1"))
+        put_text(host, supervisor.unit_conf(host, layout, _release(), "1"), layout.conf("p~u~1"))
     except DeployFailed:
         return  # said in words; what is not refused must be read back
     section = ServerOptions().read_config(layout.supervisord)
@@ -58,7 +58,7 @@ def test_a_unit_is_stopped_and_restarted_as_promised(tmp_path: Path) -> None:
     layout, host = Layout(str(tmp_path)), LocalHost(Settings(home=tmp_path))
     prepare(host, layout)
     supervisor.configure(host, layout)
-    put_text(host, supervisor.unit_conf(host, layout, _release()), layout.conf("p~u~1"))
+    put_text(host, supervisor.unit_conf(host, layout, _release(), "1"), layout.conf("p~u~1"))
     assert Path(layout.conf("p~u~1")).stat().st_mode & 0o777 == 0o600
     section = ServerOptions().read_config(layout.supervisord)
     program = section.process_group_configs[0].process_configs[0]

@@ -16,7 +16,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from packer_lib.runtime.connectors.kafka import Kafka
 from packer_lib.runtime.connectors.mqtt import Mqtt
 from packer_lib.runtime.contract import Message, Replica, Source
-from packer_lib.runtime.manifest import QueueSpec
+from packer_lib.runtime.manifest import LEFT, QueueSpec
 from tests.contract.connectors import fresh, take
 from tests.lab.brokers import Broker
 from tests.runtime.test_streams import on, passing, put, reading, writing
@@ -50,7 +50,7 @@ class Replicas:
         return worker
 
     def stop(self, number: int, how: signal.Signals = signal.SIGTERM) -> None:
-        assert self.workers.pop(number).signal(how) == 0
+        assert self.workers.pop(number).signal(how) == (LEFT if how == signal.SIGUSR1 else 0)
 
 
 @pytest.mark.timeout(180)

@@ -120,6 +120,7 @@ def test_info_names_the_unit_its_steps_and_its_release(tmp_path: Path, monkeypat
             "unit": "add",
             "mode": "stream",
             "release": "sha256:abc",
+            "replica": 0,
             "steps": [{"name": "add", "kind": "code", "framework": "python"}],
             "models": [],
         }

@@ -76,19 +76,25 @@ class MqttSource(Source):
         """A retained message comes with the first subscription only (`retainHandling` 1), not with every reconnect.
 
         Never with QoS 2: there a message is the client's to keep before it is done, and a killed client keeps nothing.
+        MQTT has no step from one subscription to another: what comes while both are there comes twice. So the former is
+        given up in the same breath, not an answer later; where the broker refuses the new one, it is asked for again.
         """
         session, qos = self._session, min(1, self._queue.options.get("qos", 1))
         options = {"options": SubscribeOptions(qos, retainHandling=1)} if session.v5 else {"qos": qos}
+        if self._topic.startswith("$share/") and not session.shares:
+            raise ConnectionFailed(f"{session.place} knows no shared subscriptions (take 'replicas' out)")
         session.client.subscribe(self._topic, **options)
+        if session.known:
+            session.client.unsubscribe(self._former)
         with session.changed:
             session.changed.wait_for(lambda: self._granted or session.lost, session.options["connect_timeout"])
         if not self._granted or self._granted[0].is_failure:
             reason = self._granted[0] if self._granted else session.lost or "no answer"
+            if session.known and not session.lost:
+                session.client.subscribe(self._former, **options)
             raise ConnectionFailed(f"{session.place} refuses topic {self._topic!r}: {reason} (look at its ACL)")
         if self._granted[0].value < qos:
             log.warning("%s grants QoS %d, not %d: messages may be lost", session.place, self._granted[0].value, qos)
-        if session.known:
-            session.client.unsubscribe(self._former)
 
     def _on_subscribe(
         self, _client: Client, _data: Any, _mid: int, granted: list[ReasonCode], _properties: Properties | None

@@ -57,6 +57,7 @@ class Session:
         self.v5 = True
         self.window = 0  # messages that may be on their way at once
         self.known = False  # the broker kept our session, with the subscriptions of whoever had it before
+        self.shares = True  # the broker shares one subscription among several, as far as it says
         self.ends = False  # and is to forget it when this is closed
         self.max_packet = LARGEST  # bytes the broker takes at once, where it tells
         self._queue, self._identity, self._keep = queue, identity, keep
@@ -157,6 +158,7 @@ class Session:
         self, _client: Client, _data: Any, flags: ConnectFlags, answer: ReasonCode, properties: Properties | None
     ) -> None:
         self.known = flags.session_present
+        self.shares = bool(getattr(properties, "SharedSubscriptionAvailable", 1))
         self.window = min(getattr(properties, "ReceiveMaximum", 65_535), self.options["max_inflight"])
         self.max_packet = getattr(properties, "MaximumPacketSize", LARGEST)
         with self.changed:
