@@ -90,7 +90,7 @@ class Batches:
         written: list[tuple[str, Message]] = []
         for number, (queue, value) in enumerate(zip(outcome.outputs, outcome.values, strict=True)):
             try:
-                item = self._out[queue].write(message, event, value, number)
+                item = self._out[queue].write(message, event, value, number, outcome.models[number])
             except StepFailed as failed:
                 return failed
             item.token = place
@@ -107,7 +107,8 @@ class Batches:
         if step.on_error == "skip":
             result.skipped.append(error)
         elif step.on_error == "dead_letter":
-            letter = dead_letter(message, error, f"{queue} {message.position}", attempts)
+            model = self._chain.mark(error.step)
+            letter = dead_letter(message, error, f"{queue} {message.position}", attempts, model)
             letter.token = place
             result.out.setdefault(step.dead_letter, []).append(letter)
             result.dead.append(error)
@@ -116,8 +117,9 @@ class Batches:
         return True
 
 
-def dead_letter(message: Message, error: StepFailed, source: str, attempts: int = 1) -> Message:
-    """`message` as it came, with why it failed after `attempts` in its headers; they add up when it is sent round."""
+def dead_letter(message: Message, error: StepFailed, source: str, attempts: int = 1, model: bytes = b"") -> Message:
+    """`message` as it came, with why it failed after `attempts` in its headers; they add up when it is sent round.
+    `model`: the mark of the one that its step had then."""
     former = message.headers.get(f"{ERROR}attempt", b"")
     attempt = attempts + (int(former) if former.isdigit() and len(former) < 10 else 0)
     reasons = {
@@ -128,6 +130,7 @@ def dead_letter(message: Message, error: StepFailed, source: str, attempts: int 
         "attempt": str(attempt),
     }
     headers = {f"{ERROR}{name}": text.encode("utf-8", "replace") for name, text in reasons.items()}
+    headers |= {f"{ERROR}model": model} if model else {}
     return Message(message.value, message.key, {**message.headers, **headers})
 
 

@@ -8,7 +8,7 @@ import copy
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -31,18 +31,23 @@ Observe = Callable[[str, int, float], None]
 class Outcome:
     """What became of one input value: an `error`, or none, one or many `values`.
 
-    `outputs[i]` is where `values[i]` goes: a queue id, or "" when its last step names none (REST: the answer)."""
+    `outputs[i]` is where `values[i]` goes: a queue id, or "" when its last step names none (REST: the answer);
+    `models[i]` are the marks of the models that made it, in their order, joined by commas."""
 
     values: list[Any] = field(default_factory=list)
     outputs: list[str] = field(default_factory=list)
     error: StepFailed | None = None
+    models: list[bytes] = field(default_factory=list)
 
 
 class Step(Protocol):
-    """A step of either kind: `run` answers per value with the values it became, or why it did not get through."""
+    """A step of either kind: `run` answers per value with the values it became, or why it did not get through.
+
+    `mark` is `step=version` of its model, empty for code."""
 
     spec: StepSpec
     framework: str
+    mark: bytes
 
     def load(self) -> None: ...
     def run(self, values: Sequence[Any]) -> list[list[Any] | StepFailed]: ...
@@ -51,10 +56,11 @@ class Step(Protocol):
 
 @dataclass(slots=True)
 class _Item:
-    """A value on its way; `origin` is the place of the input value that it came from."""
+    """A value on its way; `origin` is the place of the input value that it came from, `models` whose models made it."""
 
     origin: int
     value: Any
+    models: bytes = b""
 
 
 class Chain:
@@ -69,15 +75,28 @@ class Chain:
         self._names = frozenset(spec.name for spec in manifest.steps)
         self._observe = observe or (lambda _step, _size, _seconds: None)
 
-    def load(self) -> None:
-        """Loads every model and handler; `ModelUnusable` or `HandlerUnusable` for the first that cannot be."""
+    def load(self, loaded: Collection[str] = ()) -> None:
+        """Loads every model and handler but for the steps `loaded`; `ModelUnusable` or `HandlerUnusable` for the first
+        that cannot be."""
         for step in self.steps:
+            if step.spec.name in loaded:
+                continue
             started = time.perf_counter()
             try:
                 step.load()
             except (ModelUnusable, HandlerUnusable) as error:
                 raise type(error)(f"step {step.spec.name!r}: {error}") from error
             log.info("step %s (%s) loaded in %.1f s", step.spec.name, step.framework, time.perf_counter() - started)
+
+    def replace(self, step: Step) -> Step:
+        """Puts `step`, which is loaded, in the place of the one of that name, which it returns; between two runs."""
+        (former,) = (one for one in self.steps if one.spec.name == step.spec.name)
+        self.steps = tuple(step if one is former else one for one in self.steps)
+        return former
+
+    def mark(self, name: str) -> bytes:
+        """Of the step `name`."""
+        return next(step.mark for step in self.steps if step.spec.name == name)
 
     def run(self, values: Sequence[Any], queue: str = "") -> list[Outcome]:
         """One `Outcome` per value, same order. `queue`: where they came from; without it, all first steps get them."""
@@ -92,7 +111,7 @@ class Chain:
                 self._route(self._through(step, items, outcomes), step.spec.outputs or ("",), waiting, outcomes)
         for outcome in outcomes:
             if outcome.error is not None:
-                outcome.values, outcome.outputs = [], []
+                outcome.values, outcome.outputs, outcome.models = [], [], []
         return outcomes
 
     def run_step(self, name: str, values: Sequence[Any]) -> list[Outcome]:
@@ -126,12 +145,13 @@ class Chain:
         started = time.perf_counter()
         results = step.run([item.value for item in items])
         self._observe(step.spec.name, len(items), time.perf_counter() - started)
+        marks = {former: _marked(former, step.mark) for former in {item.models for item in items}}
         passed: list[_Item] = []
         for item, result in zip(items, results, strict=True):
             if isinstance(result, StepFailed):
                 outcomes[item.origin].error = outcomes[item.origin].error or result
             else:
-                passed.extend(_Item(item.origin, value) for value in result)
+                passed.extend(_Item(item.origin, value, marks[item.models]) for value in result)
         return passed
 
     def _route(
@@ -144,10 +164,11 @@ class Chain:
                 for item in items:
                     outcomes[item.origin].values.append(item.value)
                     outcomes[item.origin].outputs.append(target)
+                    outcomes[item.origin].models.append(item.models)
             elif len(targets) == 1:
                 waiting[target].extend(items)
             else:
-                waiting[target].extend(_Item(item.origin, copy.deepcopy(item.value)) for item in items)
+                waiting[target].extend(_Item(item.origin, copy.deepcopy(item.value), item.models) for item in items)
 
 
 def check_command(folder: Path, manifest: Manifest) -> int:
@@ -173,6 +194,10 @@ def check_schemas(manifest: Manifest) -> None:
                 CHECKS["json-schema"].load()(queue.schema)
         except ValueError as error:
             raise CheckFailed(f"queue {queue.id!r}: schema: {error}") from None
+
+
+def _marked(former: bytes, mark: bytes) -> bytes:
+    return b",".join(filter(None, (former, mark)))
 
 
 def _step(spec: StepSpec, folder: Path) -> Step:

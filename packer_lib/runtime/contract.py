@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 ERROR = "mlpacker-error-"  # how the headers begin that say why a dead letter is one
+MODEL = "mlpacker-model"  # the header that says which models made a message: `step=version`, joined by commas
 
 
 @dataclass(slots=True)

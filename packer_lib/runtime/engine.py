@@ -34,6 +34,7 @@ from .deliveries import DELIVERIES, Deliveries
 from .ends import connectors, plug
 from .manifest import Manifest, QueueSpec, Settings
 from .probes import PortTaken, Probes, State
+from .swap import Swaps, described
 from .watchdog import Watchdog
 
 log = logging.getLogger("mlpacker.engine")
@@ -95,11 +96,14 @@ def _serve(folder: Path, manifest: Manifest, settings: Settings, state: State) -
     probes = Probes(settings.host, settings.port, state)
     log.info("probes on http://%s:%d/readyz", settings.host, probes.port)
     steps = chain.Chain(manifest, folder, _observe)
-    deliveries = Deliveries(Path(settings.state) if settings.state else folder / ".mlpacker-state", settings.replica)
+    own = Path(settings.state) if settings.state else folder / ".mlpacker-state"
+    deliveries = Deliveries(own, settings.replica)
+    swaps = Swaps(steps, own, settings.replica, lambda: state.show(described(steps)))
     try:
         state.loading = True
-        steps.load()
+        swaps.load()
         state.loading = False
+        state.show(described(steps))
         _collect_less()
         replica = Replica(settings.replica, settings.replicas)
         engine = Engine(
@@ -109,9 +113,12 @@ def _serve(folder: Path, manifest: Manifest, settings: Settings, state: State) -
             deliveries=deliveries,
             replica=replica,
         )
+        engine.between = swaps.apply
         engine.watch(settings.stall_seconds)
+        swaps.start()
         engine.run()
     finally:
+        swaps.close()
         steps.close()
         deliveries.close()
         probes.close()
@@ -130,7 +137,10 @@ def _observe(step: str, _size: int, seconds: float) -> None:
 
 class Engine:
     """Moves messages until `state.stop` is set or one fails for good (`Stopped`). `state` is what the probes show,
-    `plug` finds a queue's connector class, `deliveries` knows what the process before this one died of."""
+    `plug` finds a queue's connector class, `deliveries` knows what the process before this one died of. `between` is
+    called when no message is in hand."""
+
+    between: Callable[[], None] = staticmethod(lambda: None)
 
     def __init__(
         self,
@@ -155,9 +165,6 @@ class Engine:
         self._watchdog: Watchdog | None = None
         for queue, source in self._sources.items():
             metrics.LAG.labels(queue).set_function(source.lag)
-        for step in manifest.steps:
-            if step.kind == "model":
-                metrics.MODEL.labels(step.name, step.sha256[:12], step.sha256).set(1)
 
     def watch(self, seconds: float) -> None:
         """From now on this thread, which is to call `run`, is watched for standing still that long; 0: not at all."""
@@ -176,6 +183,7 @@ class Engine:
         try:
             while not self._state.stop.is_set():
                 try:
+                    self.between()
                     self._connect()
                     self._pump()
                     if self._state.leaving:
@@ -217,6 +225,7 @@ class Engine:
     def _pump(self) -> None:
         idle = False
         while not self._state.stop.is_set():
+            self.between()
             wait = IDLE_SECONDS / len(self._sources) if idle else 0.0
             moved = [self._batch(queue, source, wait) for queue, source in self._sources.items()]
             idle = not any(moved)

@@ -2,7 +2,8 @@
 
 In: CloudEvents are opened, payloads decoded together, values held to the queue's schema. Out: values are encoded, and
 an answer to a CloudEvent is one. Keys and all other headers, `traceparent` and `tracestate` among them, travel on as
-they came. What goes wrong with a message is its own `StepFailed` and nobody else's.
+they came, and one says which models made the answer. What goes wrong with a message is its own `StepFailed` and nobody
+else's.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ from typing import Any
 
 from . import formats
 from .catalogue import CHECKS
-from .contract import Message, StepFailed
+from .contract import MODEL, Message, StepFailed
 from .events import CONTENT, Event, Events
 from .formats import NotRead
 from .manifest import QueueSpec, StepSpec
 
 SETTING = "MLPACKER_MAX_BODY_MIB sets how much"
+MODELS_MOST = 1024  # bytes of what units before this one said; a message that goes round is not to grow for ever
 
 
 @dataclass(slots=True)
@@ -103,9 +105,9 @@ class Writer:
         self._media = self._format.media.encode()
         self._events = Events(queue, f"/mlpacker/{pipeline}/{step.name}")
 
-    def write(self, message: Message, event: Event | None, value: Any, number: int) -> Message:
-        """What `value`, the answer `number` to `message`, is on this queue; `StepFailed` of stage `encode` when the
-        format has no word for it. Headers are shared with `message` where nothing in them changes."""
+    def write(self, message: Message, event: Event | None, value: Any, number: int, models: bytes = b"") -> Message:
+        """What `value`, the answer `number` to `message`, made by `models`, is on this queue; `StepFailed` of stage
+        `encode` when the format has no word for it. Headers are shared with `message` where nothing in them changes."""
         try:
             payload = self._format.encode(value)
         except Exception as error:
@@ -116,4 +118,10 @@ class Writer:
             payload, headers = self._events.write(event, payload, self._format.media, number)
         elif CONTENT in headers:
             headers = {**headers, CONTENT: self._media}
+        if models:
+            headers = {**headers, MODEL: _after(headers.get(MODEL, b""), models)} if headers else {MODEL: models}
         return Message(payload, message.key, headers)
+
+
+def _after(former: bytes, models: bytes) -> bytes:
+    return models if len(former) > MODELS_MOST else b",".join(filter(None, (former, models)))
