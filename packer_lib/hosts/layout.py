@@ -7,6 +7,7 @@ home/  supervisord.conf  toolbox.py  door/  key  audit.log
        doors/<pipeline>~<unit>/                 the socket of the unit's door, and which release has its port
        releases/<pipeline>/<unit>/release.json  the last release that answered
                                   history/<release>/{release.json, launch.json, unit.conf}
+       state/<pipeline>/<unit>/<release>/       what its processes keep; models/ in it is for new ones
        locks/<pipeline>/details   logs/<pipeline>~<unit>.log   logs/<pipeline>~<unit>~door.log
        pipelines/<pipeline>/kept.json           of what was deployed from here: its file, machines and generations
 """
@@ -88,13 +89,21 @@ class Layout:
         places = (f"{self.home}/doors/{name}", f"{self.home}/doors/{short}", f"{short_folder(self.home, uid)}/{short}")
         return next(place for place in places if len(f"{place}/door.sock".encode()) <= LONGEST_SOCKET)
 
+    def state(self, pipeline: str, unit: str = "", release: str = "") -> str:
+        """Of a release, a unit or a pipeline."""
+        return f"{self.home}/state/{pipeline}/{unit}/{release}".rstrip("/")
+
     def log(self, pipeline: str, unit: str) -> str:
         return f"{self.home}/logs/{program(pipeline, unit)}.log"
 
     def of_unit(self, pipeline: str, unit: str) -> tuple[str, ...]:
         """All that is kept of a unit beside what supervisor reads: its releases, and its log with what was rotated."""
         logs = (self.log(pipeline, unit), f"{self.home}/logs/{program(pipeline, unit, DOOR)}.log")
-        return (self.unit(pipeline, unit), *(f"{log}{end}" for log in logs for end in ("", ".1", ".2", ".3")))
+        return (
+            self.unit(pipeline, unit),
+            self.state(pipeline, unit),
+            *(f"{log}{end}" for log in logs for end in ("", ".1", ".2", ".3")),
+        )
 
 
 def program(pipeline: str, unit: str, what: str = "") -> str:

@@ -183,7 +183,9 @@ def _action(found: Scene, release: Release) -> Action:
     former = found.former(release.unit, release.machine)
     if former is None:
         return "create"
-    return "nothing" if former.id == release.id and switch.is_live(found.host(release), release) else "replace"
+    if former.id != release.id or not switch.is_live(found.host(release), release):
+        return "replace"
+    return "nothing" if former.models == release.models else "swap"
 
 
 def _rehearse(fleet: Machines, plan: Plan, settings: Settings, progress: Progress) -> tuple[UnitStatus, ...]:
@@ -194,7 +196,9 @@ def _rehearse(fleet: Machines, plan: Plan, settings: Settings, progress: Progres
     for unit in plan.units:
         with bundled(plan, unit, settings) as bundle:
             former = there.former(unit.name, unit.machine)
-            action: Action = "create" if former is None else "nothing" if former.bundle == bundle.digest else "replace"
+            action: Action = "create" if former is None else "replace"
+            if former is not None and former.bundle == bundle.digest:
+                action = "nothing" if former.models == bundle.models else "swap"
         progress(f"{unit.name}: {action}")
         known = (former.id, former.endpoint) if former else ("", "")
         statuses.append(UnitStatus(unit.name, action, *known, unit.machine))

@@ -96,13 +96,15 @@ def stage(  # noqa: PLR0913  the last stage before the machine: everything comes
     launch = _launch(host, plan, unit, release, made, env)
     release = replace(release, id=_identity(_key(host, layout), release, launch))
     known = [one for one in there.of(unit.name) if one.id == release.id]
-    return known[0] if known else _write(host, layout, release, launch)
+    return replace(known[0], models=bundle.models) if known else _write(host, layout, release, launch)
 
 
 def _write(host: Host, layout: Layout, release: Release, launch: Launch) -> Release:
     """The record last: with it, the release is complete."""
     folder = layout.history(release.pipeline, release.unit, release.id)
-    told = replace(launch, env={**launch.env, "MLPACKER_RELEASE": release.id, "PYTHONUNBUFFERED": "1"})
+    state = layout.state(release.pipeline, release.unit, release.id)
+    own = {"MLPACKER_RELEASE": release.id, "MLPACKER_STATE": state, "PYTHONUNBUFFERED": "1"}
+    told = replace(launch, env={**launch.env, **own})
     must(host, commands.make_folders(folder))
     put_text(host, told.to_json(), f"{folder}/launch.json")
     form_of(release).create(host, release, told)
