@@ -23,12 +23,13 @@ from packer_lib.hosts import boot
 from packer_lib.hosts.home import must, put_text
 from packer_lib.hosts.layout import Layout, program
 from packer_lib.plan import Plan
-from packer_lib.release import audit, fleets, prune, scene, swap, switch
+from packer_lib.release import audit, fleets, prune, scene, switch
 from packer_lib.release.fleets import Machines
 from packer_lib.release.forms import form_of, named
 from packer_lib.release.model import Release
 from packer_lib.release.restore import Told, restore
 from packer_lib.release.scene import Place, Scene
+from packer_lib.release.swap import own_models
 from packer_lib.release.verify import see_it_answer, watch
 from packer_lib.settings import Settings
 
@@ -76,7 +77,7 @@ def verify_all(
         with _or_all_back(course):
             live = _verify(course, releases)
         _settle(course, live)
-        swap.own_models(course.scene, releases, settings, progress)
+        own_models(course.scene, releases, settings, progress)
         return live
 
 
@@ -86,7 +87,7 @@ def go_live(course: Course, releases: Sequence[Release]) -> tuple[Release, ...]:
         _switch(course, releases)
         live = _verify(course, releases)
     _settle(course, live)
-    swap.own_models(course.scene, releases, course.settings, course.progress)
+    own_models(course.scene, releases, course.settings, course.progress)
     return live
 
 

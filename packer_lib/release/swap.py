@@ -90,6 +90,7 @@ def swap(  # noqa: PLR0913
             before = _wanted(place)
             path = f"models/{step}/{artefact.digest}/{_file_name(artefact.path, serializer)}"
             host.put(artefact.path, f"{place.state}/{path}", READABLE if artefact.path.is_file() else None)
+            must(host, commands.readable(f"{place.state}/models"))
             progress(f"{place.name}: model {artefact.digest[:12]} is there, waiting for {_processes(place)}")
             own = {"path": path, "sha256": artefact.digest, "serializer": serializer}
             _bring(place, before, {**before["models"], step: own}, settings, progress)

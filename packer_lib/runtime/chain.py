@@ -150,8 +150,10 @@ class Chain:
         for item, result in zip(items, results, strict=True):
             if isinstance(result, StepFailed):
                 outcomes[item.origin].error = outcomes[item.origin].error or result
-            else:
-                passed.extend(_Item(item.origin, value, marks[item.models]) for value in result)
+                continue
+            models = marks[item.models]
+            for value in result:
+                passed.append(_Item(item.origin, value, models))  # a generator for each would cost more
         return passed
 
     def _route(
@@ -162,9 +164,10 @@ class Chain:
         for target in targets:
             if target not in self._names:
                 for item in items:
-                    outcomes[item.origin].values.append(item.value)
-                    outcomes[item.origin].outputs.append(target)
-                    outcomes[item.origin].models.append(item.models)
+                    outcome = outcomes[item.origin]
+                    outcome.values.append(item.value)
+                    outcome.outputs.append(target)
+                    outcome.models.append(item.models)
             elif len(targets) == 1:
                 waiting[target].extend(items)
             else:

@@ -224,7 +224,8 @@ class Swaps:
             if want.models:
                 wanted.write(self._tries, {"id": want.id, "times": times + 1})
         yield
-        self._tries.unlink(missing_ok=True)
+        with suppress(OSError):
+            self._tries.unlink(missing_ok=True)
 
     def _times(self, want: Wanted) -> int:
         try:

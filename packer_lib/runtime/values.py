@@ -14,13 +14,12 @@ from typing import Any
 
 from . import formats
 from .catalogue import CHECKS
-from .contract import MODEL, Message, StepFailed
+from .contract import MODEL, Message, StepFailed, made_by
 from .events import CONTENT, Event, Events
 from .formats import NotRead
 from .manifest import QueueSpec, StepSpec
 
 SETTING = "MLPACKER_MAX_BODY_MIB sets how much"
-MODELS_MOST = 1024  # bytes of what units before this one said; a message that goes round is not to grow for ever
 
 
 @dataclass(slots=True)
@@ -115,13 +114,9 @@ class Writer:
             raise StepFailed(self._step.name, "encode", text) from None
         headers = message.headers
         if event is not None:
-            payload, headers = self._events.write(event, payload, self._format.media, number)
+            payload, headers = self._events.write(event, payload, self._format.media, number, models)
         elif CONTENT in headers:
             headers = {**headers, CONTENT: self._media}
         if models:
-            headers = {**headers, MODEL: _after(headers.get(MODEL, b""), models)} if headers else {MODEL: models}
+            headers = {**headers, MODEL: made_by(headers.get(MODEL, b""), models)} if headers else {MODEL: models}
         return Message(payload, message.key, headers)
-
-
-def _after(former: bytes, models: bytes) -> bytes:
-    return models if len(former) > MODELS_MOST else b",".join(filter(None, (former, models)))

@@ -261,6 +261,7 @@ def test_the_header_names_all_models_of_the_way_after_what_came(tmp_path: Path) 
     answers = topic(unit.queues["out"]).log
     assert [answer.headers[MODEL] for answer in answers] == [own, b"other=abc," + own, own, own]
     assert (answers[1].headers["x"], answers[3].headers["ce_type"]) == (b"y", b"reading")
+    assert answers[3].headers["ce_mlpackermodel"] == own
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from tests.contract.connectors import fresh
 from tests.lab.brokers import Broker
 from tests.runtime.handmade import model_step
 from tests.runtime.swapping import APART, Deadly, Deployer, Slow, digest, line
-from tests.runtime.test_replicas import spread
+from tests.runtime.test_replicas import Replicas, spread
 from tests.runtime.test_streams import brief, on, reading, writing
 from tests.runtime.workers import running, write_unit
 from tests.support import wait_for
@@ -44,7 +44,7 @@ class Load:
     source: QueueSpec
     reader: Source
     every: float = 0.01
-    size: int = 5
+    size: int = 20
     sent: int = 0
     got: list[Message] = field(default_factory=list)
     stop: threading.Event = field(default_factory=threading.Event)
@@ -105,47 +105,71 @@ def ends(kind: str, mosquitto: Broker, kafka: Broker) -> tuple[QueueSpec, QueueS
 
 
 def swapping(kind: str, folder: Path, source: QueueSpec, sink: QueueSpec, swaps: int) -> None:
-    """`swaps` changes under load, each third of them after one that is refused; then everything is counted."""
+    """`swaps` changes under load, every third after one that is refused; then everything is counted."""
     once = {"delivery": "exactly_once"} if "once" in kind else {}
+    replicas = 2 if "two" in kind else 1
     marks = {0: unit_of(folder, source, sink, **once)}
     deployer = Deployer(folder / ".mlpacker-state", folder / "new")
-    wrong = [(line(99, features=2), {}), (line(99), {"cut": 90}), (line(99), {"sha256": "ab" * 32})]
-    seconds = []
-    with running(folder) as worker:
-        worker.wait_ready()
+    seconds: list[float] = []
+    with ExitStack() as stack:
+        workers = Replicas(folder, stack)
+        for number in range(replicas):
+            workers.start(number, replicas)
         with loaded(source, sink) as load:
             wait_for(lambda: load.gather() and load.got, 30, "answers")
             for number in range(1, swaps + 1):
                 if number % 3 == 0:
-                    model, how = wrong[number // 3 % 3]
-                    assert deployer.swap(model, **how)["state"] == "refused"
+                    refuse(deployer, number)
                 staged = deployer.stage(line(number))
                 marks[number] = staged["sha256"]
                 started = time.monotonic()
-                answer = deployer.answer(deployer.want(staged))
+                wish = deployer.want(staged)
+                for replica in range(replicas):
+                    answer = deployer.answer(wish, replica=replica)
+                    assert (answer["state"], answer["reason"]) == ("live", "")
                 seconds.append(time.monotonic() - started)
-                assert (answer["state"], answer["reason"]) == ("live", "")
                 wait_for(
                     lambda n=number: load.gather() and told(load.got[-1])[1] == n, 30, f"answers of model {number}"
                 )
             got = load.settle()
-        assert worker.ask("/info")[1]["models"][0]["sha256"] == marks[swaps]
-        assert (worker.metric(LIVE), worker.metric(REFUSED)) == (swaps, swaps // 3)
-        assert worker.signal(signal.SIGTERM) == 0
-    judge(kind, got, load.sent, marks)
+        for worker in workers.workers.values():
+            assert worker.ask("/info")[1]["models"][0]["sha256"] == marks[swaps]
+            assert worker.metric(LIVE) == swaps
+            assert replicas > 1 or worker.metric(REFUSED) == swaps // 3
+        for number in range(replicas):
+            workers.stop(number)
+    judge(kind, got, load.sent, marks, places(source) if source.connector == "kafka" else {})
     worst, median = sorted(seconds)[-1], sorted(seconds)[swaps // 2]
     print(f"{kind}: {swaps} swaps, {swaps // 3} refused, median {median:.2f} s, worst {worst:.2f} s")
 
 
-def judge(kind: str, got: list[tuple[int, int, bytes]], sent: int, marks: dict[int, str]) -> None:
+def refuse(deployer: Deployer, number: int) -> None:
+    wrong = [(line(99, features=2), {}), (line(99), {"cut": 90}), (line(99), {"sha256": "ab" * 32})]
+    model, how = wrong[number // 3 % 3]
+    assert deployer.swap(model, **how)["state"] == "refused"
+
+
+def places(source: QueueSpec) -> dict[int, str]:
+    """In which partition each message was."""
+    found: dict[int, str] = {}
+    with reading(source) as reader:
+        while batch := reader.consume(1000, 3):
+            found |= {int(message.key or b""): message.position.partition("@")[0] for message in batch}
+    return found
+
+
+def judge(
+    kind: str, got: list[tuple[int, int, bytes]], sent: int, marks: dict[int, str], places: dict[int, str]
+) -> None:
     counts = Counter(number for number, _, _ in got)
     print(f"{kind}: {sent} sent, lost {sent - len(counts)}, doubled {len(got) - len(counts)}")
     assert counts == Counter(range(sent))
     for number, version, header in got:
         assert header == f"model={marks[version][:12]}".encode(), f"message {number}"
-    versions = [version for _, version, _ in got]
-    assert versions == sorted(versions), "a model that was replaced answers nothing any more"
-    assert set(versions) == set(marks), "each of them has answered"
+    for place in set(places.values()) or {""}:
+        versions = [version for number, version, _ in got if places.get(number, "") == place]
+        assert versions == sorted(versions), f"{place}: a model that was replaced answers nothing any more"
+    assert {version for _, version, _ in got} == set(marks), "each of them has answered"
 
 
 @pytest.mark.timeout(180)
@@ -159,7 +183,7 @@ def test_ten_swaps_under_load_lose_and_double_nothing(
 @pytest.mark.slow
 @pytest.mark.skipif("MLPACKER_SWAPS" not in os.environ, reason="long: make swaps")
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("kind", ["kafka", "kafka once", "mqtt"])
+@pytest.mark.parametrize("kind", ["kafka", "kafka once", "kafka two", "mqtt"])
 def test_many_swaps_under_load_lose_and_double_nothing(
     kind: str, tmp_path: Path, mosquitto: Broker, kafka: Broker
 ) -> None:
@@ -197,6 +221,7 @@ def test_a_unit_killed_in_a_swap_and_after_it_comes_back_with_the_wanted_model(t
     assert [version for number, version, _ in sorted(got)] == [0] * 100 + [1] * 200
 
 
+@pytest.mark.slow
 def test_a_model_that_kills_its_process_is_given_up_and_the_bundles_own_answers(tmp_path: Path, kafka: Broker) -> None:
     source, sink = brief(spread(kafka, "in", 1)), on(kafka, "out")
     unit_of(tmp_path, source, sink)
