@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from .catalogue import CHECKS
+from .catalogue import CHECKS, FRAMEWORKS, find
 from .code_step import CodeStep
 from .contract import HandlerUnusable, ModelUnusable, StepFailed
 from .golden import CheckFailed, difference
@@ -74,6 +74,12 @@ class Chain:
         self.steps: tuple[Step, ...] = tuple(_step(spec, folder) for spec in manifest.steps)
         self._names = frozenset(spec.name for spec in manifest.steps)
         self._observe = observe or (lambda _step, _size, _seconds: None)
+
+    def prepare(self) -> None:
+        """Imports what models need, so that nothing but the models is left to load."""
+        for spec in self.manifest.steps:
+            if spec.kind == "model":
+                find("framework", spec.framework, FRAMEWORKS).load()
 
     def load(self, loaded: Collection[str] = ()) -> None:
         """Loads every model and handler but for the steps `loaded`; `ModelUnusable` or `HandlerUnusable` for the first

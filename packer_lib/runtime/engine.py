@@ -101,10 +101,11 @@ def _serve(folder: Path, manifest: Manifest, settings: Settings, state: State) -
     swaps = Swaps(steps, own, settings.replica, lambda: state.show(described(steps)))
     try:
         state.loading = True
+        steps.prepare()
+        _collect_less()
         swaps.load()
         state.loading = False
         state.show(described(steps))
-        _collect_less()
         replica = Replica(settings.replica, settings.replicas)
         engine = Engine(
             manifest,
@@ -126,7 +127,8 @@ def _serve(folder: Path, manifest: Manifest, settings: Settings, state: State) -
 
 def _collect_less() -> None:
     """A batch is tens of thousands of objects, none of them garbage; looking through them for cycles after every 700,
-    as Python does, took half of the engine's time. What was loaded is never looked through again."""
+    as Python does, took half of the engine's time. What was imported is never looked through again; models are, for
+    one that is replaced is to go."""
     gc.freeze()
     gc.set_threshold(50_000, 10, 10)
 

@@ -159,7 +159,7 @@ class Swaps:
             former.close()
         self._count([step.spec.name for step in change.steps], "live")
         change.former.clear()
-        _free()
+        gc.collect()  # a model may be held by cycles of its own
 
     def _models(self) -> Iterator[ModelStep]:
         return (step for step in self._chain.steps if isinstance(step, ModelStep))
@@ -254,10 +254,3 @@ def _same(one: StepSpec, other: StepSpec) -> bool:
 def described(chain: Chain) -> list[dict[str, str]]:
     """The models that the chain answers with now, as `/info` says them."""
     return models(step.spec for step in chain.steps)
-
-
-def _free() -> None:
-    """A model may be held by its own cycles, and those of what was loaded at the start are never looked for."""
-    gc.unfreeze()
-    gc.collect()
-    gc.freeze()
