@@ -6,7 +6,7 @@ UV := $(or $(shell command -v uv),.tools/bin/uv)
 LANES := -n 2 --dist loadfile
 UNIT := not broker and not native and not airflow and not lab and not slow
 
-.PHONY: help demo test check lint lock lab lab-down modes faults sizes bench bench-stream clean
+.PHONY: help demo test check lint lock lab lab-down modes faults sizes swaps bench bench-stream clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ faults: lab ## every fault of the release under a steady 50 requests/s, into doc
 
 sizes: lab ## sizes of images beside BentoML's, and what a new model costs, into docs/images.md
 	@$(UV) run --frozen --no-sync python -m tests.sizes
+
+swaps: .venv/ready prerequisites ## fifty new models for a running stream under load, on Kafka (also exactly once, two replicas) and MQTT
+	@MLPACKER_SWAPS=50 $(UV) run --frozen --no-sync pytest -s -m slow tests/runtime/test_swap_live.py $(ARGS)
 
 check: lint ## format, lint, types and unit tests, in under three minutes
 	@$(UV) run --frozen --no-sync pytest -q $(LANES) -m "$(UNIT)" $(ARGS)

@@ -99,6 +99,11 @@ def remove(*paths: str) -> Argv:
     return ("rm", "-rf", "--", *paths)
 
 
+def readable(*paths: str) -> Argv:
+    """By everybody who gets to them, with all that is in them."""
+    return ("chmod", "-R", "a+rX", "--", *paths)
+
+
 def remove_empty(folder: str) -> Argv:
     """Fails on a folder that holds anything."""
     return ("rmdir", "--", folder)

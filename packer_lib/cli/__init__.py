@@ -164,6 +164,21 @@ def _print_changes(pipeline: str, done: Sequence[UnitStatus], as_json: bool, **m
 
 
 @app.command()
+def swap(
+    pipeline_id: Id,
+    step: Annotated[str, typer.Argument(metavar="STEP", help="One of its model steps.", show_default=False)],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A file, folder or URL.", show_default=False)],
+    sha256: Annotated[str, typer.Option(help="What its digest has to be.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Give a streaming unit that runs a new model, without a restart; one that does not fit is refused."""
+    from packer_lib import release, settings
+
+    done = release.swap(pipeline_id, step, model, settings.read(), sha256=sha256, progress=say)
+    _print_changes(pipeline_id, done, as_json)
+
+
+@app.command()
 def rollback(
     pipeline_id: Id,
     release_id: Annotated[str, typer.Argument(metavar="[RELEASE]", help="One that was live before.")] = "",

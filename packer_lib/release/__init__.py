@@ -12,6 +12,7 @@ from packer_lib.release.model import Release, UnitStatus
 from packer_lib.release.ready import preflight
 from packer_lib.release.rollback import rollback
 from packer_lib.release.stage import check, stage, told_with_place, variables
+from packer_lib.release.swap import swap
 from packer_lib.release.undeploy import undeploy
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "preflight",
     "rollback",
     "stage",
+    "swap",
     "switch_all",
     "told_with_place",
     "undeploy",

@@ -188,4 +188,6 @@ def _rehearsed(unit: Unit, former: Release | None, bundle: Bundle) -> Action:
         return "create"
     if former.bundle != bundle.digest:
         return "replace"
+    if former.models != bundle.models:
+        return "swap"
     return "nothing" if former.replicas == unit.replicas else "scale"

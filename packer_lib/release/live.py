@@ -29,6 +29,7 @@ from packer_lib.release.forms import form_of, named
 from packer_lib.release.model import Release
 from packer_lib.release.restore import Told, restore
 from packer_lib.release.scene import Place, Scene
+from packer_lib.release.swap import own_models
 from packer_lib.release.verify import see_it_answer, see_it_ready, watch
 from packer_lib.settings import Settings
 
@@ -76,6 +77,7 @@ def verify_all(
         with _or_all_back(course):
             live = _verify(course, releases)
         _settle(course, live)
+        own_models(course.scene, releases, settings, progress)
         return live
 
 
@@ -85,6 +87,7 @@ def go_live(course: Course, releases: Sequence[Release]) -> tuple[Release, ...]:
         _switch(course, releases)
         live = _verify(course, releases)
     _settle(course, live)
+    own_models(course.scene, releases, course.settings, course.progress)
     return live
 
 

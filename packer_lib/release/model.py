@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
-Action = Literal["nothing", "create", "scale", "replace", "remove"]
+Action = Literal["nothing", "create", "scale", "swap", "replace", "remove"]
 FormName = Literal["native", "container"]
 
 

@@ -64,7 +64,7 @@ def action_of(found: Scene, release: Release) -> Action:
     if former.id != release.id:
         return "replace"
     if switch.is_live(found.host(release), release):
-        return "nothing"
+        return "nothing" if former.models == release.models else "swap"
     return "replace" if former.replicas == release.replicas else "scale"
 
 

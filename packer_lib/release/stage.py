@@ -98,7 +98,9 @@ def stage(  # noqa: PLR0913  the last stage before the machine: everything comes
     launch = _launch(host, plan, unit, release, made, env)
     release = replace(release, id=_identity(_key(host, layout), release, launch))
     known = [one for one in there.of(unit.name) if one.id == release.id]
-    return replace(known[0], replicas=unit.replicas) if known else _write(host, layout, release, launch)
+    if known:
+        return replace(known[0], models=bundle.models, replicas=unit.replicas)
+    return _write(host, layout, release, launch)
 
 
 def _write(host: Host, layout: Layout, release: Release, launch: Launch) -> Release:

@@ -85,7 +85,7 @@ class Batches:
         out: dict[str, list[Message]] = {}
         for queue in dict.fromkeys(column.target for column in columns):
             column = together([column for column in columns if column.target == queue])
-            made = self._out[queue].write_all(messages, column.origins, column.values, events)
+            made = self._out[queue].write_all(messages, column, events)
             for place, item in zip(column.origins, made, strict=True):
                 if isinstance(item, StepFailed):
                     failed.setdefault(place, item)
@@ -111,7 +111,8 @@ class Batches:
         if step.on_error == "skip":
             result.skipped.append(error)
         elif step.on_error == "dead_letter":
-            letter = dead_letter(message, error, f"{queue} {message.position}", attempts)
+            model = self._chain.mark(error.step)
+            letter = dead_letter(message, error, f"{queue} {message.position}", attempts, model)
             letter.token = place
             result.out.setdefault(step.dead_letter, []).append(letter)
             result.dead.append(error)
@@ -136,8 +137,9 @@ def _of(out: Mapping[str, list[Message]], wanted: Callable[[int], bool]) -> dict
     return {queue: items for queue, items in kept.items() if items}
 
 
-def dead_letter(message: Message, error: StepFailed, source: str, attempts: int = 1) -> Message:
-    """`message` as it came, with why it failed after `attempts` in its headers; they add up when it is sent round."""
+def dead_letter(message: Message, error: StepFailed, source: str, attempts: int = 1, model: bytes = b"") -> Message:
+    """`message` as it came, with why it failed after `attempts` in its headers; they add up when it is sent round.
+    `model`: the mark of the one that its step had then."""
     former = message.headers.get(f"{ERROR}attempt", b"")
     attempt = attempts + (int(former) if former.isdigit() and len(former) < 10 else 0)
     reasons = {
@@ -148,6 +150,7 @@ def dead_letter(message: Message, error: StepFailed, source: str, attempts: int 
         "attempt": str(attempt),
     }
     headers = {f"{ERROR}{name}": text.encode("utf-8", "replace") for name, text in reasons.items()}
+    headers |= {f"{ERROR}model": model} if model else {}
     return Message(message.value, message.key, {**message.headers, **headers})
 
 

@@ -42,6 +42,7 @@ CORE = (
     "metrics.py",
     "model_step.py",
     "namespace.py",
+    "trial.py",
 )
 
 
@@ -106,7 +107,7 @@ PACKAGE_MODES = _table(
         "engine:run",
         (
             *("engine.py", "batch.py", "values.py", "events.py", "deliveries.py", "ends.py", "formats/__init__.py"),
-            *("probes.py", "watchdog.py", "metrics.py"),
+            *("probes.py", "watchdog.py", "metrics.py", "swap.py", "wanted.py"),
         ),
         ("prometheus-client>=0.22", "orjson>=3.11"),
     ),

@@ -8,13 +8,13 @@ import copy
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, Protocol
 
-from .catalogue import CHECKS
+from .catalogue import CHECKS, FRAMEWORKS, find
 from .code_step import CodeStep
 from .contract import HandlerUnusable, ModelUnusable, StepFailed
 from .golden import CheckFailed, difference
@@ -32,18 +32,23 @@ Observe = Callable[[str, int, float], None]
 class Outcome:
     """What became of one input value: an `error`, or none, one or many `values`.
 
-    `outputs[i]` is where `values[i]` goes: a queue id, or "" when its last step names none (REST: the answer)."""
+    `outputs[i]` is where `values[i]` goes: a queue id, or "" when its last step names none (REST: the answer);
+    `models[i]` are the marks of the models that made it, in their order, joined by commas."""
 
     values: list[Any] = field(default_factory=list)
     outputs: list[str] = field(default_factory=list)
     error: StepFailed | None = None
+    models: list[bytes] = field(default_factory=list)
 
 
 class Step(Protocol):
-    """A step of either kind: `run` answers per value with the values it became, or why it did not get through."""
+    """A step of either kind: `run` answers per value with the values it became, or why it did not get through.
+
+    `mark` is `step=version` of its model, empty for code."""
 
     spec: StepSpec
     framework: str
+    mark: bytes
 
     def load(self) -> None: ...
     def run(self, values: Sequence[Any]) -> list[list[Any] | StepFailed]: ...
@@ -52,13 +57,15 @@ class Step(Protocol):
 
 @dataclass(slots=True)
 class Column:
-    """Values that go one way together: `values[i]` came of the input value at place `origins[i]`, in its order.
+    """Values that go one way together: `values[i]` came of the input value at place `origins[i]`, in its order, and
+    was made by the models named in `models[i]`.
 
     `target` is a step of the unit, a queue id, or "" where the last step names none."""
 
     target: str
     origins: Sequence[int]
     values: list[Any]
+    models: list[bytes]
 
 
 @dataclass(slots=True)
@@ -82,15 +89,34 @@ class Chain:
         self._names = frozenset(spec.name for spec in manifest.steps)
         self._observe = observe or (lambda _step, _size, _seconds: None)
 
-    def load(self) -> None:
-        """Loads every model and handler; `ModelUnusable` or `HandlerUnusable` for the first that cannot be."""
+    def prepare(self) -> None:
+        """Imports what models need, so that nothing but the models is left to load."""
+        for spec in self.manifest.steps:
+            if spec.kind == "model":
+                find("framework", spec.framework, FRAMEWORKS).load()
+
+    def load(self, loaded: Collection[str] = ()) -> None:
+        """Loads every model and handler but for the steps `loaded`; `ModelUnusable` or `HandlerUnusable` for the first
+        that cannot be."""
         for step in self.steps:
+            if step.spec.name in loaded:
+                continue
             started = time.perf_counter()
             try:
                 step.load()
             except (ModelUnusable, HandlerUnusable) as error:
                 raise type(error)(f"step {step.spec.name!r}: {error}") from error
             log.info("step %s (%s) loaded in %.1f s", step.spec.name, step.framework, time.perf_counter() - started)
+
+    def replace(self, step: Step) -> Step:
+        """Puts `step`, which is loaded, in the place of the one of that name, which it returns; between two runs."""
+        (former,) = (one for one in self.steps if one.spec.name == step.spec.name)
+        self.steps = tuple(step if one is former else one for one in self.steps)
+        return former
+
+    def mark(self, name: str) -> bytes:
+        """Of the step `name`."""
+        return next(step.mark for step in self.steps if step.spec.name == name)
 
     def run(self, values: Sequence[Any], queue: str = "") -> list[Outcome]:
         """One `Outcome` per value, same order. `queue`: where they came from; without it, all first steps get them."""
@@ -99,13 +125,13 @@ class Chain:
     def flow(self, values: Sequence[Any], queue: str = "") -> Flow:
         """As `run`, by columns: what a stream of tens of thousands of values a second has time for."""
         flow, waiting = Flow(), defaultdict[str, list[Column]](list)
-        self._route(range(len(values)), list(values), self._entries(queue), waiting, flow)
+        arriving = Column("", range(len(values)), list(values), [b""] * len(values))
+        self._route(arriving, self._entries(queue), waiting, flow)
         for step in self.steps:
             if step.spec.name in waiting:
                 arrived = _without(flow.failed, together(waiting.pop(step.spec.name)))
                 if arrived.values:
-                    origins, passed = self._through(step, arrived, flow)
-                    self._route(origins, passed, step.spec.outputs or ("",), waiting, flow)
+                    self._route(self._through(step, arrived, flow), step.spec.outputs or ("",), waiting, flow)
         flow.columns = [_without(flow.failed, column) for column in flow.columns]
         return flow
 
@@ -113,7 +139,8 @@ class Chain:
         """One `Outcome` per value, of the step `name` and no other."""
         (step,) = (step for step in self.steps if step.spec.name == name)
         flow = Flow()
-        flow.columns = [Column("", *self._through(step, Column(name, range(len(values)), list(values)), flow))]
+        arriving = Column("", range(len(values)), list(values), [b""] * len(values))
+        flow.columns = [self._through(step, arriving, flow)]
         return _outcomes(len(values), flow)
 
     def check(self) -> int:
@@ -133,65 +160,68 @@ class Chain:
             return tuple(spec.name for spec in self.manifest.steps if queue in spec.inputs)
         return tuple(spec.name for spec in self.manifest.steps if not self._names.intersection(spec.inputs))
 
-    def _through(self, step: Step, column: Column, flow: Flow) -> tuple[Sequence[int], list[Any]]:
+    def _through(self, step: Step, column: Column, flow: Flow) -> Column:
         """What `step` made of `column`; a value that fails there is noted in `flow` and goes no further."""
         started = time.perf_counter()
         results = step.run(column.values)
         self._observe(step.spec.name, len(column.values), time.perf_counter() - started)
+        marks = {former: _marked(former, step.mark) for former in set(column.models)}
+        models = [marks[former] for former in column.models]
         one_each = [result[0] for result in results if type(result) is list and len(result) == 1]
         if len(one_each) == len(results):
-            return column.origins, one_each
+            return Column("", column.origins, one_each, models)
         origins: list[int] = []
-        passed: list[Any] = []
-        for origin, result in zip(column.origins, results, strict=True):
+        passed = Column("", origins, [], [])
+        for origin, result, made_by in zip(column.origins, results, models, strict=True):
             if isinstance(result, StepFailed):
                 flow.failed.setdefault(origin, result)
             else:
                 origins.extend([origin] * len(result))
-                passed.extend(result)
-        return origins, passed
+                passed.values.extend(result)
+                passed.models.extend([made_by] * len(result))
+        return passed
 
-    def _route(
-        self,
-        origins: Sequence[int],
-        values: list[Any],
-        targets: Sequence[str],
-        waiting: dict[str, list[Column]],
-        flow: Flow,
-    ) -> None:
-        """`values` to every one of `targets`: a step of this unit, or out. A step may change what it gets, so that
-        where a value goes several ways each step gets a copy."""
+    def _route(self, column: Column, targets: Sequence[str], waiting: dict[str, list[Column]], flow: Flow) -> None:
+        """The values of `column` to every one of `targets`: a step of this unit, or out. A step may change what it
+        gets, so that where a value goes several ways each step gets a copy."""
         for target in targets:
             if target not in self._names:
-                flow.columns.append(Column(target, origins, values))
+                flow.columns.append(replace(column, target=target))
+            elif len(targets) == 1:
+                waiting[target].append(replace(column, target=target))
             else:
-                given = values if len(targets) == 1 else [copy.deepcopy(value) for value in values]
-                waiting[target].append(Column(target, origins, given))
+                copies = [copy.deepcopy(value) for value in column.values]
+                waiting[target].append(replace(column, target=target, values=copies))
 
 
 def together(columns: list[Column]) -> Column:
-    """One column of what came several ways to one step, by the order of its origins."""
+    """One column of what came several ways to one place, by the order of its origins."""
     if len(columns) == 1:
         return columns[0]
-    both = [pair for column in columns for pair in zip(column.origins, column.values, strict=True)]
-    both.sort(key=itemgetter(0))
-    return Column(columns[0].target, [origin for origin, _ in both], [value for _, value in both])
+    rows = [row for one in columns for row in zip(one.origins, one.values, one.models, strict=True)]
+    rows.sort(key=itemgetter(0))
+    return _column(columns[0].target, rows)
 
 
 def _without(failed: Mapping[int, StepFailed], column: Column) -> Column:
     if not failed:
         return column
-    kept = [place for place, origin in enumerate(column.origins) if origin not in failed]
-    return Column(column.target, [column.origins[place] for place in kept], [column.values[place] for place in kept])
+    rows = zip(column.origins, column.values, column.models, strict=True)
+    return _column(column.target, [row for row in rows if row[0] not in failed])
+
+
+def _column(target: str, rows: list[tuple[int, Any, bytes]]) -> Column:
+    return Column(target, [row[0] for row in rows], [row[1] for row in rows], [row[2] for row in rows])
 
 
 def _outcomes(size: int, flow: Flow) -> list[Outcome]:
     """One per input value."""
     outcomes = [Outcome(error=flow.failed.get(place)) for place in range(size)]
     for column in flow.columns:
-        for origin, value in zip(column.origins, column.values, strict=True):
+        for origin, value, models in zip(column.origins, column.values, column.models, strict=True):
             outcomes[origin].values.append(value)
             outcomes[origin].outputs.append(column.target)
+            outcomes[origin].models.append(models)
     return outcomes
 
 
@@ -218,6 +248,10 @@ def check_schemas(manifest: Manifest) -> None:
                 CHECKS["json-schema"].load()(queue.schema)
         except ValueError as error:
             raise CheckFailed(f"queue {queue.id!r}: schema: {error}") from None
+
+
+def _marked(former: bytes, mark: bytes) -> bytes:
+    return b",".join(filter(None, (former, mark)))
 
 
 def _step(spec: StepSpec, folder: Path) -> Step:

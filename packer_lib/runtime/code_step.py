@@ -28,6 +28,7 @@ class CodeStep:
     """The code step `spec` of the bundle in `bundle`."""
 
     framework = "python"
+    mark = b""
 
     def __init__(self, spec: StepSpec, bundle: Path) -> None:
         self.spec = spec

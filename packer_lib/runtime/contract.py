@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 ERROR = "mlpacker-error-"  # how the headers begin that say why a dead letter is one
+MODEL = "mlpacker-model"  # the header that says which models made a message: `step=version`, joined by commas
+MODELS_MOST = 1024  # bytes of what units before this one said; a message that goes round is not to grow for ever
 
 
 @dataclass(slots=True)
@@ -40,6 +42,11 @@ class Replica:
 
 
 ALONE = Replica()
+
+
+def made_by(former: bytes, models: bytes) -> bytes:
+    """The value of the header `MODEL`: `models` after what it said before."""
+    return models if not former or len(former) > MODELS_MOST else b"%b,%b" % (former, models)
 
 
 class ConnectionFailed(Exception):
@@ -117,7 +124,8 @@ class Sink(ABC):
 
 
 class Framework(ABC):
-    """A model file in, answers out. One instance is loaded and used by one thread."""
+    """A model file in, answers out. One thread at a time uses an instance, and it may be another than the one that
+    loaded it."""
 
     def __init__(self, serializer: str) -> None:
         """`serializer` is one of the catalogue's for this framework."""

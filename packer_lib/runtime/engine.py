@@ -35,6 +35,7 @@ from .deliveries import DELIVERIES, Deliveries
 from .ends import connectors, plug
 from .manifest import LEFT, Manifest, QueueSpec, Settings
 from .probes import PortTaken, Probes, State
+from .swap import Swaps, described
 from .watchdog import Watchdog
 
 log = logging.getLogger("mlpacker.engine")
@@ -102,12 +103,15 @@ def _serve(folder: Path, manifest: Manifest, settings: Settings, state: State) -
     if not settings.port:
         _tell_port(kept / f"probes-{settings.replica}", probes.port)
     steps = chain.Chain(manifest, folder, _observe)
+    swaps = Swaps(steps, kept, settings.replica, lambda: state.show(described(steps)))
     try:
         state.loading = True
-        steps.load()
-        state.loading = False
+        steps.prepare()
         _collect_less()
         _keep_freed_memory()
+        swaps.load()
+        state.loading = False
+        state.show(described(steps))
         replica = Replica(settings.replica, settings.replicas)
         engine = Engine(
             manifest,
@@ -116,9 +120,12 @@ def _serve(folder: Path, manifest: Manifest, settings: Settings, state: State) -
             deliveries=deliveries,
             replica=replica,
         )
+        engine.between = swaps.apply
         engine.watch(settings.stall_seconds)
+        swaps.start()
         engine.run()
     finally:
+        swaps.close()
         steps.close()
         deliveries.close()
         probes.close()
@@ -145,7 +152,8 @@ def _tell_port(file: Path, port: int) -> None:
 
 def _collect_less() -> None:
     """A batch is tens of thousands of objects, none of them garbage; looking through them for cycles after every 700,
-    as Python does, took half of the engine's time. What was loaded is never looked through again."""
+    as Python does, took half of the engine's time. What was imported is never looked through again; models are, for
+    one that is replaced is to go."""
     gc.freeze()
     gc.set_threshold(50_000, 10, 10)
 
@@ -156,7 +164,10 @@ def _observe(step: str, _size: int, seconds: float) -> None:
 
 class Engine:
     """Moves messages until `state.stop` is set or one fails for good (`Stopped`). `state` is what the probes show,
-    `plug` finds a queue's connector class, `deliveries` knows what the process before this one died of."""
+    `plug` finds a queue's connector class, `deliveries` knows what the process before this one died of. `between` is
+    called when no message is in hand."""
+
+    between: Callable[[], None] = staticmethod(lambda: None)
 
     def __init__(
         self,
@@ -181,9 +192,6 @@ class Engine:
         self._watchdog: Watchdog | None = None
         for queue, source in self._sources.items():
             metrics.LAG.labels(queue).set_function(source.lag)
-        for step in manifest.steps:
-            if step.kind == "model":
-                metrics.MODEL.labels(step.name, step.sha256[:12], step.sha256).set(1)
 
     def watch(self, seconds: float) -> None:
         """From now on this thread, which is to call `run`, is watched for standing still that long; 0: not at all."""
@@ -202,6 +210,7 @@ class Engine:
         try:
             while not self._state.stop.is_set():
                 try:
+                    self.between()
                     self._connect()
                     self._pump()
                     if self._state.leaving:
@@ -243,6 +252,7 @@ class Engine:
     def _pump(self) -> None:
         idle = False
         while not self._state.stop.is_set():
+            self.between()
             wait = IDLE_SECONDS / len(self._sources) if idle else 0.0
             moved = [self._batch(queue, source, wait) for queue, source in self._sources.items()]
             idle = not any(moved)

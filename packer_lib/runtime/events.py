@@ -21,7 +21,7 @@ from typing import Any
 
 import orjson
 
-from .contract import Message
+from .contract import Message, made_by
 from .formats import Format, require_shallow
 from .manifest import QueueSpec
 
@@ -29,6 +29,7 @@ CONTENT = "content-type"
 STRUCTURED = "application/cloudevents+json"
 REQUIRED = ("specversion", "id", "source", "type")
 TRACE = ("traceparent", "tracestate")
+MODELS = "mlpackermodel"  # the extension that says the same as the header `contract.MODEL`
 TEXT_MOST = 8192  # of an attribute; the specification asks for 64 KiB of all together
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # which the specification forbids, and MQTT brokers hang up on
 _NAME = re.compile(r"[a-z0-9]{1,64}")
@@ -79,9 +80,14 @@ class Events:
             return _structured(message.value, {key: value for key, value in headers.items() if key != CONTENT})
         return self._binary(headers) if self._version in headers else None
 
-    def write(self, event: Event, payload: bytes, media: str, number: int) -> tuple[bytes, dict[str, bytes]]:
-        """Payload and headers of the answer `number` to `event`; `payload` is its data, `media` the type of that."""
+    def write(
+        self, event: Event, payload: bytes, media: str, number: int, models: bytes = b""
+    ) -> tuple[bytes, dict[str, bytes]]:
+        """Payload and headers of the answer `number` to `event`; `payload` is its data, `media` the type of that, and
+        `models` made it."""
         attributes = {**event.attributes, "id": self._id(event, number), "source": self._source}
+        if models:
+            attributes[MODELS] = made_by(str(attributes.get(MODELS, "")).encode(), models).decode()
         if event.structured or self._prefix is None:
             for name in TRACE:
                 if name in event.headers:

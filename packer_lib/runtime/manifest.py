@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from pathlib import Path
@@ -146,10 +147,12 @@ def describe(manifest: Manifest, settings: Settings, started: datetime) -> dict[
         "steps": [
             {"name": step.name, "kind": step.kind, "framework": step.framework or "python"} for step in manifest.steps
         ],
-        "models": [
-            {"step": step.name, "version": step.sha256[:12], "sha256": step.sha256}
-            for step in manifest.steps
-            if step.kind == "model"
-        ],
+        "models": models(manifest.steps),
         "started": started.isoformat(timespec="seconds"),
     }
+
+
+def models(steps: Iterable[StepSpec]) -> list[dict[str, str]]:
+    """What `/info` says of the models of `steps`."""
+    found = (step for step in steps if step.kind == "model")
+    return [{"step": step.name, "version": step.sha256[:12], "sha256": step.sha256} for step in found]

@@ -22,11 +22,22 @@ IN_FLIGHT = Gauge("mlpacker_in_flight", "Messages or requests taken in and not y
 RECONNECTS = Counter("mlpacker_reconnects", "Attempts to connect after the first", ["queue"])
 LAG = Gauge("mlpacker_lag", "Messages that wait for this process, as far as its client knows", ["queue"])
 MODEL = Gauge("mlpacker_model", "1 for the model that a step answers with", ["step", "version", "sha256"])
+SWAPS = Counter("mlpacker_swaps", "Models that were to take another's place, by what came of it", ["step", "result"])
+SWAP_SECONDS = Histogram(
+    "mlpacker_swap_seconds", "Time of a swap, from when it was noticed to the first batch", ["step"], buckets=SECONDS
+)
 LINK_SECONDS = Histogram(
     "mlpacker_link_seconds", "Time of a call to the next unit, tries included", ["unit"], buckets=SECONDS
 )
 LINK_RETRIES = Counter("mlpacker_link_retries", "Calls to the next unit after the first try", ["unit"])
 LINK_FAILURES = Counter("mlpacker_link_failures", "Calls to the next unit without a usable answer", ["unit", "reason"])
+
+
+def show_model(step: str, sha256: str, former: str = "") -> None:
+    """`step` answers with that model from now on, and no longer with `former`."""
+    if former and former != sha256:
+        MODEL.remove(step, former[:12], former)
+    MODEL.labels(step, sha256[:12], sha256).set(1)
 
 
 def exposition() -> bytes:
@@ -51,5 +62,8 @@ __all__ = [
     "MODEL",
     "PREDICT_SECONDS",
     "RECONNECTS",
+    "SWAPS",
+    "SWAP_SECONDS",
     "exposition",
+    "show_model",
 ]

@@ -15,16 +15,21 @@ from .catalogue import FRAMEWORKS, find
 from .code_step import one_line
 from .contract import BadInput, Framework, ModelUnusable, StepFailed
 from .manifest import StepSpec
+from .trial import Recent
 
 EXPECTED = 'expected a number, a list, or an object with "data"'
 
 
 class ModelStep:
-    """The model step `spec` of the bundle in `bundle`."""
+    """The model step `spec`, whose path is below `bundle`. `mark` says which model it is, `recent` what it was asked
+    last."""
 
     def __init__(self, spec: StepSpec, bundle: Path) -> None:
         self.spec = spec
+        self.bundle = bundle
         self.framework = spec.framework
+        self.mark = f"{spec.name}={spec.sha256[:12]}".encode()
+        self.recent = Recent()
         self._path = bundle / spec.path
         self._model: Framework | None = None
 
@@ -49,7 +54,9 @@ class ModelStep:
                 places.append(place)
             except BadInput as error:
                 results[place] = StepFailed(self.spec.name, "input", str(error))
-        for place, answer in zip(places, self._predict_all(instances), strict=True):
+        answers = self._predict_all(instances)
+        self.recent.keep(instances, answers)
+        for place, answer in zip(places, answers, strict=True):
             results[place] = answer if isinstance(answer, StepFailed) else [_answer(values[place], answer)]
         return results
 

@@ -36,6 +36,10 @@ class State:
     stalled: str = ""
     stop: Event = field(default_factory=Event)
 
+    def show(self, models: list[dict[str, str]]) -> None:
+        """`/info` has these models from now on."""
+        self.info = {**self.info, "models": models}
+
 
 class PortTaken(Exception):
     """Something else listens there; the text says where and what to set."""

@@ -2,7 +2,8 @@
 
 In: CloudEvents are opened, payloads decoded together, values held to the queue's schema. Out: values are encoded, and
 an answer to a CloudEvent is one. Keys and all other headers, `traceparent` and `tracestate` among them, travel on as
-they came. What goes wrong with a message is its own `StepFailed` and nobody else's.
+they came, and one says which models made the answer. What goes wrong with a message is its own `StepFailed` and nobody
+else's.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from typing import Any
 
 from . import formats
 from .catalogue import CHECKS
-from .contract import Message, StepFailed
+from .chain import Column
+from .contract import MODEL, Message, StepFailed, made_by
 from .events import CONTENT, Event, Events
 from .formats import NotRead
 from .manifest import QueueSpec, StepSpec
@@ -105,41 +107,50 @@ class Writer:
         self._events = Events(queue, f"/mlpacker/{pipeline}/{step.name}")
 
     def write_all(
-        self, messages: Sequence[Message], places: Sequence[int], values: Sequence[Any], events: Mapping[int, Event]
+        self, messages: Sequence[Message], column: Column, events: Mapping[int, Event]
     ) -> list[Message | StepFailed]:
-        """What each of `values` is on this queue as an answer to the message at its place, `token` is that place.
+        """What each value of `column`, whose origins are places in `messages`, is on this queue; `token` is its place.
 
         `StepFailed` of stage `encode` where the format has no word for a value. `events`: those among the messages, by
         place. Headers are shared with the message that is answered where nothing in them changes."""
-        payloads = self._format.encode_all(values)
+        payloads = self._format.encode_all(column.values)
         said = [payload for payload in payloads if not isinstance(payload, NotRead)]
         if events or len(said) < len(payloads):
-            return self._one_by_one(messages, places, payloads, events)
-        return [self._message(messages[place], payload, place) for place, payload in zip(places, said, strict=True)]
+            return self._one_by_one(messages, column, payloads, events)
+        alone = {models: {MODEL: models} if models else {} for models in set(column.models)}
+        made: list[Message | StepFailed] = []
+        for place, payload, models in zip(column.origins, said, column.models, strict=True):
+            asked = messages[place]
+            headers = self._headers(asked.headers, models) if asked.headers else alone[models]
+            made.append(Message(payload, asked.key, headers, "", place))
+        return made
 
     def _one_by_one(
         self,
         messages: Sequence[Message],
-        places: Sequence[int],
+        column: Column,
         payloads: Sequence[bytes | NotRead],
         events: Mapping[int, Event],
     ) -> list[Message | StepFailed]:
         made: list[Message | StepFailed] = []
         answers: Counter[int] = Counter()
-        for place, payload in zip(places, payloads, strict=True):
+        for place, payload, models in zip(column.origins, payloads, column.models, strict=True):
             if isinstance(payload, NotRead):
                 text = f"not to be said in {self._step.output_format}: {payload.reason}"
                 made.append(StepFailed(self._step.name, "encode", text))
-            elif place in events:
-                data, headers = self._events.write(events[place], payload, self._format.media, answers[place])
-                made.append(Message(data, messages[place].key, headers, "", place))
             else:
-                made.append(self._message(messages[place], payload, place))
+                data, headers = payload, messages[place].headers
+                if place in events:
+                    media = self._format.media
+                    data, headers = self._events.write(events[place], payload, media, answers[place], models)
+                made.append(
+                    Message(data, messages[place].key, self._headers(headers, models, place in events), "", place)
+                )
             answers[place] += 1
         return made
 
-    def _message(self, asked: Message, payload: bytes, place: int) -> Message:
-        headers = asked.headers
-        if headers and CONTENT in headers:
-            headers = {**headers, CONTENT: self._media}
-        return Message(payload, asked.key, headers, "", place)
+    def _headers(self, asked: dict[str, bytes], models: bytes, is_event: bool = False) -> dict[str, bytes]:
+        """Those of the answer to one with the headers `asked`; an event has said its content type itself."""
+        content = {CONTENT: self._media} if CONTENT in asked and not is_event else {}
+        made = {MODEL: made_by(asked.get(MODEL, b""), models)} if models else {}
+        return {**asked, **content, **made} if content or made else asked

@@ -91,6 +91,9 @@ class Worker:
             log.exception("loading failed by what should not have happened")
             self._give_up(f"{type(error).__name__}: {error}")
         else:
+            for spec in self._chain.manifest.steps:
+                if spec.kind == "model":
+                    metrics.show_model(spec.name, spec.sha256)
             if self.reason == "loading":  # and not told to stop meanwhile
                 self.reason = ""
             log.info("ready")

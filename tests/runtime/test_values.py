@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
+from packer_lib.runtime.chain import Column
 from packer_lib.runtime.contract import Message, StepFailed
 from packer_lib.runtime.events import CONTENT, STRUCTURED
 from packer_lib.runtime.json_schema import JsonSchema
@@ -37,10 +38,15 @@ def read(*messages: Message, form: str = "json", most: int = 1000, **more: Any) 
     return Reader(queue(**more), step(form), most).read(messages)
 
 
+def column(*values: Any) -> Column:
+    """Answers to the first message, by no model."""
+    return Column("out", [0] * len(values), list(values), [b""] * len(values))
+
+
 def answer(message: Message, value: Any, to: str = "kafka", of: str = "kafka", form: str = "json") -> Message:
     """What `value` is on a queue of `to` as the answer to `message` from one of `of`."""
     events = Reader(queue(of), step("json")).read([message]).events
-    (made,) = Writer(queue(to), step(form), "plant").write_all([message], [0], [value], events)
+    (made,) = Writer(queue(to), step(form), "plant").write_all([message], column(value), events)
     if isinstance(made, StepFailed):
         raise made
     return made
@@ -251,7 +257,7 @@ def test_an_event_that_comes_again_is_answered_by_the_same_event_again() -> None
     other = Message(b"1", None, {**BINARY["kafka"], "ce_source": b"/plant/2"})
     assert answer(message, 1).headers["ce_id"] != answer(other, 1).headers["ce_id"]
     events = Reader(queue(), step()).read([message]).events
-    several = Writer(queue(), step(), "plant").write_all([message], [0, 0, 0], [1, 1, 1], events)
+    several = Writer(queue(), step(), "plant").write_all([message], column(1, 1, 1), events)
     assert len({made.headers["ce_id"] for made in several}) == 3
 
 
