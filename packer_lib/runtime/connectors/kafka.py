@@ -60,7 +60,7 @@ class KafkaSource(Source):
     def __init__(self, queue: QueueSpec, name: str, replica: Replica) -> None:
         self._queue, self._name, self._replica = queue, name, replica
         self._consumer: Consumer | None = None
-        self._health = Health()
+        self._health = Health(queue.id)
         self._ends: dict[int, int] = {}  # partition → first offset that is not done, not committed yet
         self._owned: set[int] = set()
         self._shrunk = False
@@ -73,7 +73,7 @@ class KafkaSource(Source):
         self._keeper = Keeper(1, self._keep)
 
     def connect(self) -> None:
-        self._health, self._ends, self._owned, self._places = Health(), {}, set(), {}
+        self._health, self._ends, self._owned, self._places = Health(self._queue.id), {}, set(), {}
         self._early, self._in_hand, self._lag, self._shrunk = [], 0, 0, False
         config = config_of(
             self._queue,
@@ -92,7 +92,7 @@ class KafkaSource(Source):
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
             "enable.partition.eof": True,
-            "error_cb": self._health,
+            **self._health.callbacks,
         }
         prepare(self._queue, config)
         self._consumer = Consumer(config)
@@ -166,6 +166,7 @@ class KafkaSource(Source):
             if item.error().code() == KafkaError._PARTITION_EOF:  # behind what is no message: ends of transactions
                 self._reached(item.partition(), item.offset())
                 return None
+            self._health.count(item.error().name())
             raise ConnectionFailed(f"{place(self._queue)}, topic {self._queue.topic!r}: {item.error().str()}")
         partition, offset, headers = item.partition(), item.offset(), item.headers()
         return Message(
@@ -213,7 +214,9 @@ class KafkaSource(Source):
             failed = [error.args[0]]
         if not failed:
             self._ends = {partition: end for partition, end in self._ends.items() if partition not in ends}
-        elif failed[0].code() not in COMMIT_LATER:
+            return
+        self._health.count(failed[0].name())
+        if failed[0].code() not in COMMIT_LATER:
             raise ConnectionFailed(f"{place(self._queue)}: offsets not committed: {failed[0].str()}")
 
     def _assigned(self, _consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
@@ -261,11 +264,11 @@ class KafkaSink(Sink):
         self._queue, self._name = queue, name + replica.suffix
         self._producer: Producer | None = None
         self._failed = ""
-        self._health = Health()
+        self._health = Health(queue.id)
         self._max_bytes = 0
 
     def connect(self) -> None:
-        self._failed, self._health = "", Health()
+        self._failed, self._health = "", Health(self._queue.id)
         config = config_of(
             self._queue,
             self._name,
@@ -279,11 +282,12 @@ class KafkaSink(Sink):
         config.setdefault("message.max.bytes", prepare(self._queue, config))
         self._max_bytes = config["message.max.bytes"]
         self._producer = Producer(
-            config | {"error_cb": self._health, "delivery.report.only.error": True, "on_delivery": self._undelivered}
+            config | self._health.callbacks | {"delivery.report.only.error": True, "on_delivery": self._undelivered}
         )
 
     def _undelivered(self, error: KafkaError | None, _message: Any) -> None:
         if error is not None:
+            self._health.count(error.name())
             self._failed = error.str()
 
     def produce(self, messages: Sequence[Message]) -> None:
