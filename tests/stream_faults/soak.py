@@ -125,6 +125,7 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="make soak")
     parser.add_argument("--minutes", type=float, default=30)
     given = parser.parse_args(arguments)
+    run()  # remembers the commit that it begins with
     with ExitStack() as stack:
         accounts = soak(given.minutes, stack)
         verdicts = [account.flow.finish() for account in accounts]

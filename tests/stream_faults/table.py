@@ -72,6 +72,9 @@ def run() -> str:
 
 @dataclass
 class Table:
+    """One that is `lasting` is the page's."""
+
+    lasting: bool = False
     rows: list[Row] = field(default_factory=list)
 
     def add(self, fault: str, ends: str, verdict: Verdict, outcome: str) -> None:
@@ -80,7 +83,7 @@ class Table:
         row = Row(fault, ends, *map(str, counts), f"{verdict.slowest:.1f}", outcome, run())
         self.rows = [*(former for former in self.rows if former.key != row.key), row]
         print(f"{row}\n  {verdict}")
-        if FULL:
+        if self.lasting:
             self.write()
 
     def written(self, page: str) -> str:
@@ -96,4 +99,4 @@ class Table:
         rewrite(self.written)
 
 
-TABLE = Table()
+TABLE = Table(FULL)

@@ -88,7 +88,7 @@ def test_a_broker_that_answers_late_costs_time_only(milliseconds: int, tmp_path:
             writer = feed(source, ledger)
             cluster.tell("rtt", milliseconds)
             flow = Flow("kafka → kafka", ledger, writer, worker)
-            flow.send(200)
+            flow.send(full(200, 60))
             verdict = flow.conclude(f"every answer takes {milliseconds} ms", "slow, and all of it")
             assert verdict.doubled == 0
             writer.close()

@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.broker, pytest.mark.timeout(900)]
 KILLS = full(10, 2)
 RATE = full(500, 200)  # messages a second
 DOWN = 0.7  # seconds
-BACKLOG = full(20_000, 3000)
+BACKLOG = full(20_000, 1000)
 PAIRS = {
     "kafka": full(["kafka-kafka", "mqtt-kafka", "kafka-mqtt"], ["kafka-kafka"]),
     "mosquitto": full(["mqtt-mqtt", "mqtt-kafka", "kafka-mqtt"], ["mqtt-mqtt"]),

@@ -15,7 +15,7 @@ from tests.support import wait_for
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(900)]
 
 KILLS = full(10, 2)
-MESSAGES = full(20_000, 3000)
+MESSAGES = full(20_000, 1500)
 BATCH = full(500, 100)
 RECEIVE_MAXIMUM = 1000
 IN_HAND = {"kafka": BATCH, "mqtt": RECEIVE_MAXIMUM}  # what a process can have taken and not acknowledged

@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.broker, pytest.mark.timeout(600)]
 CLOSES = full(50, 8)
 RATE = 300
 QUICK = {"ping_interval": 1, "ping_timeout": 1, "close_timeout": 1}
-AWAY = full(20.0, 4.0)  # seconds
+AWAY = full(20.0, 2.0)  # seconds
 
 
 class Site:
