@@ -137,7 +137,7 @@ class ConnectorSuite:
                     done += [item.value for item in batch]
                 if len(done) >= 60:
                     break
-        assert done == [b"%d" % number for number in range(60)]
+        assert [int(value) for value in done] == list(range(60)), f"in this order: {done}"
 
     def test_waiting_for_nothing_ends_at_the_timeout_with_nothing(self, ends: Ends) -> None:
         with self.connected(ends) as (source, _):

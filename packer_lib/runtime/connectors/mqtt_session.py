@@ -101,7 +101,8 @@ class Session:
             log.info("%s takes MQTT 3.1.1 only: keys and headers do not travel", self.place)
 
     def _open(self, version: MQTTProtocolVersion, prepare: Callable[[Client], None]) -> None:
-        self.lost, self._answer, self.v5 = "", None, version is VERSIONS["5"]
+        self.lost, self._answer, self._settled = "", None, None
+        self.v5 = version is VERSIONS["5"]
         client = self._new_client(version)
         prepare(client)
         start: dict[str, Any] = {"clean_start": not self._keep, "properties": self._properties()} if self.v5 else {}
