@@ -75,10 +75,10 @@ class Flow:
         settle(self.ledger, seconds)
 
     def finish(self, seconds: float = 120) -> Verdict:
-        """All that was confirmed has come, and then nothing more for a while; the verdict, whatever it is."""
+        """All that was confirmed has come, or nothing more for so many seconds; the verdict, whatever it is."""
         self.settled(seconds)
-        deadline = time.monotonic() + seconds
-        while self.ledger.missing() and time.monotonic() < deadline:
+        begun = time.monotonic()
+        while self.ledger.missing() and time.monotonic() - max(begun, self.ledger.moved) < seconds:
             time.sleep(0.05)
         wait_for(lambda: time.monotonic() - self.ledger.moved > QUIET_SECONDS, 60, "it is quiet")
         return self.ledger.verdict()
