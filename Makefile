@@ -6,7 +6,8 @@ UV := $(or $(shell command -v uv),.tools/bin/uv)
 LANES := -n 2 --dist loadfile
 UNIT := not broker and not native and not airflow and not lab and not slow
 
-.PHONY: help demo test check lint lock lab lab-down modes faults sizes swaps bench bench-stream clean
+.PHONY: help demo test check lint lock lab lab-down modes faults stream-faults soak sizes swaps bench bench-stream
+.PHONY: clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +30,12 @@ modes: lab ## the sixteen modes and the paper's cases, through Airflow; writes t
 
 faults: lab ## every fault of the release under a steady 50 requests/s, into docs/faults.md
 	@$(UV) run --frozen --no-sync python -m tests.faults $(ARGS)
+
+stream-faults: .venv/ready prerequisites ## every fault of a stream on real brokers, into docs/stream-faults.md (50 minutes; ARGS="-k broker")
+	@$(UV) run --frozen --no-sync python -m tests.stream_faults $(ARGS)
+
+soak: .venv/ready prerequisites ## two streaming units under a steady load for half an hour, into docs/stream-faults.md (ARGS="--minutes 5")
+	@$(UV) run --frozen --no-sync python -m tests.stream_faults.soak $(ARGS)
 
 sizes: lab ## sizes of images beside BentoML's, and what a new model costs, into docs/images.md
 	@$(UV) run --frozen --no-sync python -m tests.sizes

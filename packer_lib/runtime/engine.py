@@ -40,7 +40,7 @@ from .watchdog import Watchdog
 
 log = logging.getLogger("mlpacker.engine")
 
-FLUSH_SECONDS = 30.0
+FLUSH_SECONDS = 20.0  # with what closing takes less than the 30 that supervisor and docker give a unit to end
 IDLE_SECONDS = 0.5
 DRAIN_SECONDS = 1.0
 BACKOFF = (0.5, 1.0, 2.0, 4.0, 8.0, 10.0)

@@ -20,6 +20,11 @@ END_TO_END_SECONDS = Histogram(
 )
 IN_FLIGHT = Gauge("mlpacker_in_flight", "Messages or requests taken in and not yet acknowledged or answered")
 RECONNECTS = Counter("mlpacker_reconnects", "Attempts to connect after the first", ["queue"])
+BROKER_ERRORS = Counter(
+    "mlpacker_broker_errors",
+    "What went wrong between a broker and its client, mended by itself or not",
+    ["queue", "error"],
+)
 LAG = Gauge("mlpacker_lag", "Messages that wait for this process, as far as its client knows", ["queue"])
 MODEL = Gauge("mlpacker_model", "1 for the model that a step answers with", ["step", "version", "sha256"])
 SWAPS = Counter("mlpacker_swaps", "Models that were to take another's place, by what came of it", ["step", "result"])
@@ -47,6 +52,7 @@ def exposition() -> bytes:
 
 __all__ = [
     "BATCH_SIZE",
+    "BROKER_ERRORS",
     "CONTENT_TYPE",
     "DEAD_LETTERS",
     "END_TO_END_SECONDS",

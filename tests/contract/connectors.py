@@ -40,6 +40,7 @@ class ConnectorSuite:
         """What a protocol has no means for is not collected, rather than skipped and counted as if it might pass."""
         if not cls.comes_again:
             cls.test_what_was_not_acknowledged_comes_again_and_what_was_does_not = None
+            cls.test_what_is_rejected_again_and_again_comes_again_and_nothing_else_does = None
         if not cls.reaches:
             cls.test_nobody_there_is_said_with_host_and_port_within_ten_seconds = None
             cls.test_an_end_that_is_not_connected_says_so = None
@@ -119,6 +120,24 @@ class ConnectorSuite:
             source.connect()
             assert [item.value for item in take(source, 8)] == [b"%d" % number for number in range(12, 20)]
             assert source.consume(10, 0.5) == []
+
+    def test_what_is_rejected_again_and_again_comes_again_and_nothing_else_does(self, ends: Ends) -> None:
+        """Every fourth batch, by the one way there is to reject: leaving without having acknowledged it."""
+        done: list[bytes] = []
+        with self.connected(ends) as (source, sink):
+            self.send(sink, *(b"%d" % number for number in range(60)))
+            for turn in range(60):
+                batch = source.consume(7, 15)
+                assert batch, f"only {len(done)} of 60 came"
+                if turn % 4 == 2:
+                    source.close()
+                    source.connect()
+                else:
+                    source.ack(batch)
+                    done += [item.value for item in batch]
+                if len(done) >= 60:
+                    break
+        assert [int(value) for value in done] == list(range(60)), f"in this order: {done}"
 
     def test_waiting_for_nothing_ends_at_the_timeout_with_nothing(self, ends: Ends) -> None:
         with self.connected(ends) as (source, _):

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import os
 import re
+import signal
 import subprocess
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
@@ -10,7 +13,7 @@ import pytest
 
 from packer_lib.runtime.connectors.mqtt import Mqtt, MqttSource
 from packer_lib.runtime.connectors.mqtt_session import client_id
-from packer_lib.runtime.contract import ConnectionFailed, Message, MessageRefused
+from packer_lib.runtime.contract import ConnectionFailed, DeliveryFailed, Message, MessageRefused
 from packer_lib.runtime.manifest import QueueSpec
 from tests.contract.connectors import ConnectorSuite, Ends, fresh, take
 from tests.lab import brokers
@@ -56,6 +59,24 @@ def test_a_message_that_is_too_large_for_the_broker_is_refused_alone() -> None:
         assert [item.value for item in take(source, 2)] == [b"1", b"2"]
         sink.close()
         source.close()
+
+
+def test_a_broker_that_takes_nothing_does_not_keep_us_when_we_leave() -> None:
+    """More waits to be sent than a kernel holds, and the goodbye behind it."""
+    require("mosquitto", "apt-get install mosquitto")
+    with brokers.mosquitto() as broker:
+        config = {"config": {"keepalive": 300, "connect_timeout": 5}}
+        sink = Mqtt.sink(QueueSpec("q", "mqtt", broker.host, broker.port, fresh(), config), "mlpacker.frozen")
+        sink.connect()
+        assert broker.process is not None
+        os.killpg(broker.process.pid, signal.SIGSTOP)
+        sink.produce([Message(b"x" * 1_000_000) for _ in range(20)])
+        with pytest.raises(DeliveryFailed, match=r"no answer in 0\.5 s"):
+            sink.flush(0.5)
+        started = time.monotonic()
+        sink.close()
+        assert time.monotonic() - started < 10
+        os.killpg(broker.process.pid, signal.SIGCONT)
 
 
 def test_a_content_type_is_mqtts_own_property(mosquitto: Broker) -> None:

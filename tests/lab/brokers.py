@@ -38,6 +38,17 @@ max_inflight_messages 100
 log_dest stderr
 """
 
+# Of two lines for one setting the later one counts. A killed broker is let in again when its session is over.
+TWO_DOORS = """
+listeners=PLAINTEXT://127.0.0.1:${port},OTHER://127.0.0.1:${other},CONTROLLER://127.0.0.1:${controller}
+advertised.listeners=PLAINTEXT://127.0.0.1:${port},OTHER://127.0.0.1:${seen_at}
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,OTHER:PLAINTEXT
+inter.broker.listener.name=PLAINTEXT
+group.min.session.timeout.ms=1000
+broker.session.timeout.ms=3000
+broker.heartbeat.interval.ms=300
+"""
+
 
 class CannotStart(Exception):
     """A broker did not come up; the text ends with what it said."""
@@ -53,6 +64,7 @@ class Broker:
     command: Sequence[str]
     ready: Callable[[int], bool]
     host: str = "127.0.0.1"
+    other: int = 0  # a second port, of a proxy's side
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     @property
@@ -101,15 +113,19 @@ def mosquitto(extra: str = "") -> Iterator[Broker]:
 
 
 @contextmanager
-def kafka() -> Iterator[Broker]:
-    """A Kafka broker (KRaft, one node); 5 to 10 s to start. Topics are not made by asking for them."""
+def kafka(seen_at: int = 0) -> Iterator[Broker]:
+    """A Kafka broker (KRaft, one node); 5 to 10 s to start. Topics are not made by asking for them.
+
+    Who asks it by its second listener, which its `other` says, is told to come by the port `seen_at`: a proxy's.
+    """
     if not kafka_fetched():
         raise CannotStart("no Kafka jars: python -m tests.lab.brokers fetch (needs Java 17 and Maven)")
     with _folder() as folder:
-        port, controller = _free_port(), _free_port()
+        port, controller, other = _free_port(), _free_port(), _free_port()
         config = folder / "server.properties"
         text = Template((HERE / "server.properties").read_text())
-        config.write_text(text.substitute(port=port, controller=controller, data=folder / "data"))
+        ports = {"port": port, "controller": controller, "other": other, "seen_at": seen_at or other}
+        config.write_text(text.substitute(ports, data=folder / "data") + Template(TWO_DOORS).substitute(ports))
         _java(
             folder,
             "kafka.tools.StorageTool",
@@ -121,7 +137,7 @@ def kafka() -> Iterator[Broker]:
             "--standalone",
         )
         command = (*_java_command(), "-Xmx768m", "kafka.Kafka", str(config))
-        with _running(Broker("kafka", port, folder, command, _serves_kafka)) as broker:
+        with _running(Broker("kafka", port, folder, command, _serves_kafka, other=other)) as broker:
             yield broker
 
 

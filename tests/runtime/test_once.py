@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import signal
 import time
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from random import Random
 
 import pytest
 
@@ -18,34 +15,12 @@ from tests.contract.connectors import fresh, take
 from tests.lab.brokers import Broker
 from tests.runtime.test_engine import Unit
 from tests.runtime.test_engine import step as memory_step
-from tests.runtime.test_streams import brief, on, passing, put, read_until, reading
-from tests.runtime.workers import running
+from tests.runtime.test_streams import on, put, reading
 from tests.support import wait_for
 
 pytestmark = pytest.mark.broker
 
 KILLS = 5
-
-
-@pytest.mark.timeout(300)
-def test_a_unit_killed_again_and_again_loses_and_doubles_nothing(tmp_path: Path, kafka: Broker) -> None:
-    source, sink = brief(on(kafka, "in")), on(kafka, "out")
-    folder, numbers, random = passing(tmp_path, source, sink, delivery="exactly_once"), set(range(4000)), Random(7)
-    with reading(sink) as reader:
-        put(source, numbers)
-        for _ in range(KILLS):
-            with running(folder) as worker:
-                wait_for(lambda: worker.metric('mlpacker_messages_in_total{queue="in"}') > 50, 40)
-                time.sleep(random.uniform(0, 1))
-                worker.signal(signal.SIGKILL)
-        with running(folder) as worker:
-            got = read_until(reader, numbers)
-            worker.wait_ready()
-            assert worker.signal(signal.SIGTERM) == 0
-        got += read_until(reader, set(), 5)
-    counts = Counter(got)
-    print(f"exactly once, {KILLS} kills: lost {len(numbers - counts.keys())}, doubled {len(got) - len(counts)}")
-    assert counts == Counter(numbers)
 
 
 class Ends:

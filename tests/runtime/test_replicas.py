@@ -54,7 +54,7 @@ class Replicas:
 
 
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("kind", ["kafka", "kafka once", "mqtt"])
+@pytest.mark.parametrize("kind", ["kafka once", "mqtt"])
 def test_joining_and_leaving_in_order_loses_and_doubles_nothing(
     kind: str, tmp_path: Path, mosquitto: Broker, kafka: Broker
 ) -> None:

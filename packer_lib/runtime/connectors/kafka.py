@@ -60,7 +60,7 @@ class KafkaSource(Source):
     def __init__(self, queue: QueueSpec, name: str, replica: Replica) -> None:
         self._queue, self._name, self._replica = queue, name, replica
         self._consumer: Consumer | None = None
-        self._health = Health()
+        self._health = Health(queue.id)
         self._ends: dict[int, int] = {}  # partition → first offset that is not done, not committed yet
         self._owned: set[int] = set()
         self._shrunk = False
@@ -74,7 +74,7 @@ class KafkaSource(Source):
         self._keeper = Keeper(1, self._keep)
 
     def connect(self) -> None:
-        self._health, self._ends, self._owned, self._places = Health(), {}, set(), {}
+        self._health, self._ends, self._owned, self._places = Health(self._queue.id), {}, set(), {}
         self._early, self._in_hand, self._lag, self._shrunk, self._uncommitted = [], 0, 0, False, ""
         config = config_of(
             self._queue,
@@ -94,7 +94,7 @@ class KafkaSource(Source):
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
             "enable.partition.eof": True,
-            "error_cb": self._health,
+            **self._health.callbacks,
             "on_commit": self._committed,
         }
         prepare(self._queue, config)
@@ -170,6 +170,7 @@ class KafkaSource(Source):
             if item.error().code() == KafkaError._PARTITION_EOF:  # behind what is no message: ends of transactions
                 self._reached(item.partition(), item.offset())
                 return None
+            self._health.count(item.error().name())
             raise ConnectionFailed(f"{place(self._queue)}, topic {self._queue.topic!r}: {item.error().str()}")
         partition, offset, headers = item.partition(), item.offset(), item.headers()
         return Message(
@@ -200,7 +201,9 @@ class KafkaSource(Source):
             for part in parts:
                 if self._ends.get(part.partition) == part.offset:
                     del self._ends[part.partition]
-        elif failed.code() not in COMMIT_LATER:
+            return
+        self._health.count(failed.name())
+        if failed.code() not in COMMIT_LATER:
             self._uncommitted = failed.str()
 
     def _reached(self, partition: int, offset: int) -> None:
@@ -227,7 +230,9 @@ class KafkaSource(Source):
             failed = [error.args[0]]
         if not failed:
             self._ends = {partition: end for partition, end in self._ends.items() if partition not in ends}
-        elif failed[0].code() not in COMMIT_LATER:
+            return
+        self._health.count(failed[0].name())
+        if failed[0].code() not in COMMIT_LATER:
             raise ConnectionFailed(f"{place(self._queue)}: offsets not committed: {failed[0].str()}")
 
     def _offsets(self, ends: Mapping[int, int]) -> list[TopicPartition]:
@@ -281,11 +286,11 @@ class KafkaSink(Sink):
         self._queue, self._name = queue, name + replica.suffix
         self._producer: Producer | None = None
         self._failed = ""
-        self._health = Health()
+        self._health = Health(queue.id)
         self._max_bytes = 0
 
     def connect(self) -> None:
-        self._failed, self._health = "", Health()
+        self._failed, self._health = "", Health(self._queue.id)
         config = config_of(
             self._queue,
             self._name,
@@ -299,11 +304,12 @@ class KafkaSink(Sink):
         config.setdefault("message.max.bytes", prepare(self._queue, config))
         self._max_bytes = config["message.max.bytes"]
         self._producer = Producer(
-            config | {"error_cb": self._health, "delivery.report.only.error": True, "on_delivery": self._undelivered}
+            config | self._health.callbacks | {"delivery.report.only.error": True, "on_delivery": self._undelivered}
         )
 
     def _undelivered(self, error: KafkaError | None, _message: Any) -> None:
         if error is not None:
+            self._health.count(error.name())
             self._failed = error.str()
 
     def produce(self, messages: Sequence[Message]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import time
@@ -11,13 +12,17 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
 
+from .. import metrics
 from ..contract import ConnectionFailed
 from ..manifest import QueueSpec
 
 log = logging.getLogger("mlpacker.kafka")
 
 CONNECT_SECONDS = 5.0
+ANSWER_MS = 12_000  # how long an answer may take; librdkafka's own minute is what a dead connection, or a commit, waits
 MAX_BYTES = 1_048_588  # Kafka's own default
+STATISTICS_MS = 5_000
+MENDED = {"txretries": "REPEATED", "req_timeouts": "NO_ANSWER_IN_TIME"}  # librdkafka's name → ours
 LOST = {KafkaError._ALL_BROKERS_DOWN, KafkaError._AUTHENTICATION, KafkaError._SSL, KafkaError._FATAL}
 
 
@@ -28,6 +33,9 @@ def config_of(queue: QueueSpec, name: str, defaults: Mapping[str, Any]) -> dict[
         "bootstrap.servers": f"{queue.server}:{queue.port}",
         "client.id": name,
         "log_level": 0,
+        "socket.timeout.ms": ANSWER_MS,
+        "socket.keepalive.enable": True,
+        "statistics.interval.ms": STATISTICS_MS,
         **defaults,
     }
     if options.get("tls"):
@@ -54,12 +62,36 @@ def unreachable(queue: QueueSpec, reason: str) -> ConnectionFailed:
 
 
 class Health:
-    """Remembers the last error after which a client is of no use; librdkafka reports it while the client is polled."""
+    """Remembers the last error after which a client is of no use; librdkafka reports it while the client is polled.
 
-    def __init__(self) -> None:
+    Counts all errors of `queue`, and of those that the client mends by itself, which arrive in its statistics only, how
+    often it had to.
+    """
+
+    def __init__(self, queue: str = "") -> None:
         self.error, self._since = "", 0.0
+        self._queue = queue
+        self._mended = dict.fromkeys(MENDED, 0)
+
+    @property
+    def callbacks(self) -> dict[str, Any]:
+        """For the client's configuration."""
+        return {"error_cb": self, "stats_cb": self.observe}
+
+    def count(self, error: str, times: int = 1) -> None:
+        if self._queue:
+            metrics.BROKER_ERRORS.labels(self._queue, error).inc(times)
+
+    def observe(self, statistics: str) -> None:
+        brokers = json.loads(statistics)["brokers"].values()
+        for kind, name in MENDED.items():
+            total = sum(broker[kind] for broker in brokers)
+            if total > self._mended[kind]:
+                self.count(name, total - self._mended[kind])
+            self._mended[kind] = total
 
     def __call__(self, error: KafkaError) -> None:
+        self.count(error.name())
         if error.code() in LOST:
             self._since = self._since if self.error else time.monotonic()
             self.error = error.str()

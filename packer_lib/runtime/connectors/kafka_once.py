@@ -39,7 +39,7 @@ class Transaction:
 
     def __init__(self, queue: QueueSpec, written: Sequence[QueueSpec], name: str, replica: Replica) -> None:
         self._queue, self._written, self._name = queue, written, f"{name}.{replica.number}"
-        self.health = Health()
+        self.health = Health(queue.id)
         self.sizes: dict[str, int] = {}  # queue → bytes up to which its topic takes messages
         self._producer: Producer | None = None
         self._begun = 0.0  # when; 0: none is open
@@ -50,13 +50,13 @@ class Transaction:
     def open(self) -> Producer:
         """The producer, made and known to the broker at the first call after `close`."""
         if self._producer is None:
-            self.health, self._begun, self._whole, self._done = Health(), 0.0, True, {}
+            self.health, self._begun, self._whole, self._done = Health(self._queue.id), 0.0, True, {}
             config = config_of(self._queue, self._name, {"linger.ms": 5, "partitioner": "murmur2_random"})
             config |= {"transactional.id": self._name, "enable.idempotence": True, "acks": "all"}
             self.sizes = {queue.id: prepare(queue, config) for queue in self._written} or {"": MAX_BYTES}
             config.setdefault("message.max.bytes", max(self.sizes.values()))
             config.setdefault("batch.size", min(self.sizes.values()))
-            producer = Producer(config | {"error_cb": self.health})
+            producer = Producer(config | self.health.callbacks)
             self._producer = producer
             self._until(INIT_SECONDS, lambda left: producer.init_transactions(left))
         return self._producer
@@ -104,6 +104,7 @@ class Transaction:
                 call(max(left, 0.1))
                 return
             except KafkaException as error:
+                self.health.count(error.args[0].name())
                 if left <= 0 or not error.args[0].retriable():
                     raise self._failure(error) from None
 

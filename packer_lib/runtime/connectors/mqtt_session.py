@@ -6,6 +6,8 @@ import hashlib
 import logging
 import os
 from collections.abc import Callable
+from contextlib import suppress
+from socket import SHUT_RDWR
 from threading import Condition
 from typing import Any
 
@@ -20,12 +22,13 @@ from ..manifest import QueueSpec
 
 log = logging.getLogger("mlpacker.mqtt")
 
+GOODBYE_SECONDS = 2.0
 LARGEST = 268_435_455  # what MQTT can count
 VERSIONS = {"5": MQTTProtocolVersion.MQTTv5, "3.1.1": MQTTProtocolVersion.MQTTv311}
 # Brokers found to speak 3.1.1 only; some never answer a newer hello, which is not worth waiting for each time.
 _KNOWN: dict[tuple[str, int], str] = {}
 DEFAULTS: dict[str, Any] = {
-    "keepalive": 30,
+    "keepalive": 15,  # a connection that is dead and does not say so is noticed after twice that
     "session_expiry": 86_400,
     "connect_timeout": 5.0,
     "receive_maximum": 1000,
@@ -99,7 +102,8 @@ class Session:
             log.info("%s takes MQTT 3.1.1 only: keys and headers do not travel", self.place)
 
     def _open(self, version: MQTTProtocolVersion, prepare: Callable[[Client], None]) -> None:
-        self.lost, self._answer, self.v5 = "", None, version is VERSIONS["5"]
+        self.lost, self._answer, self._settled = "", None, None
+        self.v5 = version is VERSIONS["5"]
         client = self._new_client(version)
         prepare(client)
         start: dict[str, Any] = {"clean_start": not self._keep, "properties": self._properties()} if self.v5 else {}
@@ -190,7 +194,17 @@ class Session:
         client, self._client = self._client, None
         if client is not None:
             client.disconnect(properties=_forget() if self.ends and self.v5 else None)
+            self._part(client)
             client.loop_stop()
+
+    def _part(self, client: Client) -> None:
+        """A broker that takes nothing any more does not take our goodbye either, behind all that waits to be sent."""
+        with self.changed:
+            parted = self.changed.wait_for(lambda: self.lost, GOODBYE_SECONDS)
+        sock: Any = client.socket()
+        if not parted and sock is not None:
+            with suppress(OSError):
+                sock.shutdown(SHUT_RDWR)
 
 
 def _forget() -> Properties:

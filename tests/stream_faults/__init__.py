@@ -1,0 +1,1 @@
+"""Streaming units as processes on real brokers, and what goes wrong around them; see docs/stream-faults.md."""

@@ -1,0 +1,94 @@
+"""A Kafka that answers with errors, and late: each of those that pass by is waited out, and counted (R4)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from packer_lib.runtime.manifest import QueueSpec
+from tests.contract.connectors import fresh
+from tests.runtime.workers import Worker, running
+from tests.stream_faults.extent import full
+from tests.stream_faults.flow import IN, SESSION, SLOW, Flow, unit
+from tests.stream_faults.ledger import Ledger
+from tests.stream_faults.mock_cluster import Mock, mock
+from tests.stream_faults.outside import feed, reading, settle
+from tests.support import wait_for
+
+pytestmark = [pytest.mark.broker, pytest.mark.timeout(600)]
+
+MESSAGES = full(5000, 600)
+ERRORS = {  # name in Kafka's protocol → its code, and the requests that it is an answer to
+    "NOT_LEADER_OR_FOLLOWER": (6, ("Produce", "Fetch")),
+    "REQUEST_TIMED_OUT": (7, ("Produce",)),
+    "COORDINATOR_NOT_AVAILABLE": (15, ("OffsetCommit", "JoinGroup")),
+    "NOT_COORDINATOR": (16, ("OffsetCommit", "JoinGroup", "Heartbeat")),
+    "UNKNOWN_MEMBER_ID": (25, ("OffsetCommit", "JoinGroup", "Heartbeat")),
+    "REBALANCE_IN_PROGRESS": (27, ("OffsetCommit", "Heartbeat")),
+}
+CASES = [(api, error, code) for error, (code, apis) in ERRORS.items() for api in apis]
+SHORT = {("OffsetCommit", "NOT_COORDINATOR")}
+
+
+def queue(cluster: Mock, name: str) -> QueueSpec:
+    found = QueueSpec(name, "kafka", "127.0.0.1", cluster.port, fresh(), SESSION)
+    cluster.tell("topic", found.topic, 1)
+    return found
+
+
+@pytest.mark.parametrize(("api", "error", "code"), [case for case in CASES if full(True, case[:2] in SHORT)])
+def test_an_error_that_passes_by_costs_no_message(api: str, error: str, code: int, tmp_path: Path) -> None:
+    """The reader comes afterwards, so that nobody else is given the errors."""
+    with mock() as cluster:
+        source, sink = queue(cluster, "in"), queue(cluster, "out")
+        ledger = Ledger()
+        writer = feed(source, ledger)
+        for _ in range(MESSAGES):
+            writer.send()
+        settle(ledger)
+        writer.close()
+        if api == "JoinGroup":
+            cluster.tell("errors", api, code, 3)
+        with running(unit(tmp_path, source, sink, SLOW, max_batch=50)) as worker:
+            worker.wait_ready()
+            wait_for(lambda: worker.metric(IN) > 0, 60, f"it begins: {worker.log}")
+            for _ in range(3):
+                cluster.tell("errors", api, code, 3)
+                _goes_on(worker, worker.metric(IN))
+            wait_for(lambda: worker.metric('mlpacker_lag{queue="in"}') == 0, 90, f"all is done: {worker.log}")
+            with reading(sink, lambda value, _headers: ledger.deliver(value)):
+                flow = Flow("kafka → kafka", ledger, writer, worker)
+                counted = _counted(worker.ask("/metrics")[1])
+                verdict = flow.conclude(f"{error} to {api}", f"counted: {counted or 'client repeats it'}")
+            assert worker.process is not None
+            assert worker.process.poll() is None
+            assert verdict.doubled <= 500
+
+
+def _goes_on(worker: Worker, taken: float) -> None:
+    wait_for(lambda: worker.metric(IN) > taken or taken >= MESSAGES, 60, f"it goes on: {worker.log}")
+
+
+def _counted(metrics: str) -> str:
+    found = [line for line in metrics.splitlines() if line.startswith("mlpacker_broker_errors_total{")]
+    return ", ".join(line.partition("error=")[2].partition(",")[0].strip('"}') for line in found)
+
+
+@pytest.mark.parametrize("milliseconds", [full(2000, 300)])
+def test_a_broker_that_answers_late_costs_time_only(milliseconds: int, tmp_path: Path) -> None:
+    with mock() as cluster:
+        source, sink = queue(cluster, "in"), queue(cluster, "out")
+        ledger = Ledger()
+        with (
+            reading(sink, lambda value, _headers: ledger.deliver(value)),
+            running(unit(tmp_path, source, sink)) as worker,
+        ):
+            worker.wait_ready()
+            writer = feed(source, ledger)
+            cluster.tell("rtt", milliseconds)
+            flow = Flow("kafka → kafka", ledger, writer, worker)
+            flow.send(full(200, 60))
+            verdict = flow.conclude(f"every answer takes {milliseconds} ms", "slow, and all of it")
+            assert verdict.doubled == 0
+            writer.close()
