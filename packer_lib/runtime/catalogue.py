@@ -104,10 +104,10 @@ PACKAGE_MODES = _table(
     ),
     Plugin(
         "stream",
-        "engine:run",
+        "stream:run",
         (
-            *("engine.py", "batch.py", "values.py", "events.py", "deliveries.py", "ends.py", "formats/__init__.py"),
-            *("probes.py", "watchdog.py", "metrics.py", "swap.py", "wanted.py"),
+            *("stream.py", "engine.py", "batch.py", "values.py", "events.py", "formats/__init__.py"),
+            *("deliveries.py", "ends.py", "probes.py", "watchdog.py", "metrics.py", "swap.py", "wanted.py"),
         ),
         ("prometheus-client>=0.22", "orjson>=3.11"),
     ),

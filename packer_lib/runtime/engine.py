@@ -6,36 +6,27 @@ again, so that what was not acknowledged comes again: at-least-once, by one path
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import logging
-import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
-from . import chain, logs, metrics
-from . import manifest as manifests
+from . import metrics
 from .batch import Batches, Result
 from .contract import (
     ALONE,
     ConnectionFailed,
     DeliveryFailed,
-    HandlerUnusable,
     Message,
     MessageRefused,
-    ModelUnusable,
     Replica,
     Sink,
     Source,
 )
 from .deliveries import DELIVERIES, Deliveries
 from .ends import connectors, plug
-from .manifest import LEFT, Manifest, QueueSpec, Settings
-from .probes import PortTaken, Probes, State
-from .swap import Swaps, described
+from .manifest import Manifest, QueueSpec
+from .probes import State
 from .watchdog import Watchdog
 
 log = logging.getLogger("mlpacker.engine")
@@ -45,121 +36,10 @@ IDLE_SECONDS = 0.5
 DRAIN_SECONDS = 1.0
 BACKOFF = (0.5, 1.0, 2.0, 4.0, 8.0, 10.0)
 SAY_EVERY = 10.0
-M_TRIM_THRESHOLD, M_TOP_PAD = -1, -2  # of glibc's malloc.h
 
 
 class Stopped(Exception):
     """A message failed in a step whose `on_error` is `fail`; the text has the place, step, stage and reason."""
-
-
-class ToldWhileLoading(BaseException):
-    """Nothing was consumed yet, so that there is nothing to finish; loading itself can take a minute."""
-
-
-def run(folder: Path, argv: Sequence[str]) -> int:
-    """The entry point of a stream bundle in `folder`; returns the exit code: 0 after a signal to stop, else 1.
-
-    SIGTERM and SIGINT: it finishes the batch in hand, and the broker keeps its place. SIGUSR1: it leaves for good, as a
-    replica that is one too many, and hands back its place when all that the broker gave it is done; the code is `LEFT`
-    then, so that nobody starts it again. One that stands still is ended with `STALLED`, see watchdog.py.
-    `--check` loads everything, answers the golden requests and connects nowhere.
-    """
-    manifest = manifests.load(folder)
-    settings = manifests.settings()
-    logs.to_stderr(settings.log_level, f"{manifest.pipeline}/{manifest.unit}")
-    if "--check" in argv:
-        return chain.check_command(folder, manifest)
-    state = State(info=manifests.describe(manifest, settings, datetime.now(UTC)))
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
-        signal.signal(number, lambda signum, _frame: _asked_to_stop(signum, state))
-    try:
-        _serve(folder, manifest, settings, state)
-    except ToldWhileLoading:
-        pass
-    except (Stopped, PortTaken, ModelUnusable, HandlerUnusable, ValueError) as error:
-        log.error("stopped: %s", error)
-        return 1
-    except Exception:
-        log.exception("stopped by what should not have happened")
-        return 1
-    log.info("stopped in order%s", ", for good" if state.leaving else "")
-    return LEFT if state.leaving else 0
-
-
-def _asked_to_stop(signum: int, state: State) -> None:
-    log.info("%s: finishing the batch in hand", signal.Signals(signum).name)
-    state.leaving = state.leaving or signum == signal.SIGUSR1
-    state.reason = "stopping"
-    state.stop.set()
-    if state.loading:
-        raise ToldWhileLoading
-
-
-def _serve(folder: Path, manifest: Manifest, settings: Settings, state: State) -> None:
-    probes = Probes(settings.host, settings.port, state)
-    log.info("probes on http://%s:%d/readyz", settings.host, probes.port)
-    kept = Path(settings.state) if settings.state else folder / ".mlpacker-state"
-    deliveries = Deliveries(kept, settings.replica)
-    if not settings.port:
-        _tell_port(kept / f"probes-{settings.replica}", probes.port)
-    steps = chain.Chain(manifest, folder, _observe)
-    swaps = Swaps(steps, kept, settings.replica, lambda: state.show(described(steps)))
-    try:
-        state.loading = True
-        steps.prepare()
-        _collect_less()
-        _keep_freed_memory()
-        swaps.load()
-        state.loading = False
-        state.show(described(steps))
-        replica = Replica(settings.replica, settings.replicas)
-        engine = Engine(
-            manifest,
-            Batches(manifest, steps, settings.max_body_mib << 20),
-            state,
-            deliveries=deliveries,
-            replica=replica,
-        )
-        engine.between = swaps.apply
-        engine.watch(settings.stall_seconds)
-        swaps.start()
-        engine.run()
-    finally:
-        swaps.close()
-        steps.close()
-        deliveries.close()
-        probes.close()
-
-
-def _keep_freed_memory() -> None:
-    """A batch takes some megabytes and frees them again; glibc gives them back to the system and asks for them
-    anew each time, which took a quarter of the engine's time. mallopt(3); other C libraries have no such call."""
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(M_TRIM_THRESHOLD, 256 << 20)
-        mallopt(M_TOP_PAD, 32 << 20)
-
-
-def _tell_port(file: Path, port: int) -> None:
-    """For whoever deployed it, and cannot know which one was free."""
-    try:
-        new = file.with_suffix(".new")
-        new.write_text(f"{port}\n", encoding="utf-8")
-        new.replace(file)
-    except OSError as error:
-        log.warning("nobody can find its probes: %s", error)
-
-
-def _collect_less() -> None:
-    """A batch is tens of thousands of objects, none of them garbage; looking through them for cycles after every 700,
-    as Python does, took half of the engine's time. What was imported is never looked through again; models are, for
-    one that is replaced is to go."""
-    gc.freeze()
-    gc.set_threshold(50_000, 10, 10)
-
-
-def _observe(step: str, _size: int, seconds: float) -> None:
-    metrics.PREDICT_SECONDS.labels(step).observe(seconds)
 
 
 class Engine:
