@@ -109,8 +109,8 @@ def write(place: Here, source: QueueSpec, sink: QueueSpec, replicas: int, more: 
     return place.write("shared.yaml", STREAM.format(**values))
 
 
-def unit(place: Here) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(place.mlpacker("status", "shared", "--json").stdout)["units"][0]
+def unit(place: Here, pipeline: str = "shared") -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(place.mlpacker("status", pipeline, "--json").stdout)["units"][0]
     return found
 
 
