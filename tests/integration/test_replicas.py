@@ -195,8 +195,10 @@ def handler(value):
 def test_a_set_of_which_one_has_failed_says_so_and_is_mended_by_a_deploy(place: Here, mosquitto: Broker) -> None:
     mark = place.folder / "mark"
     place.write("code/main.py", DIES.replace("MARK", str(mark)))
-    file = write(place, on(mosquitto, "in"), on(mosquitto, "out"), 2)
-    assert place.mlpacker("deploy", file).returncode == 0
+    queues = on(mosquitto, "in"), on(mosquitto, "out")
+    for replicas in (1, 2):
+        file = write(place, *queues, replicas)
+        assert place.mlpacker("deploy", file).returncode == 0
     whole = unit(place)
     mark.touch()
     (second,) = [pid for pid, words in processes(place.home).items() if runs_replica(pid, 1)]
@@ -214,6 +216,9 @@ def test_a_set_of_which_one_has_failed_says_so_and_is_mended_by_a_deploy(place: 
     done = place.mlpacker("deploy", file, "--json")
     assert [one["action"] for one in json.loads(done.stdout)["units"]] == ["replace"], done.stderr
     assert (unit(place)["replicas"], unit(place)["pid"]) == ({"wanted": 2, "running": 2}, whole["pid"])
+    back = place.mlpacker("rollback", "shared", "--json")
+    assert [one["action"] for one in json.loads(back.stdout)["units"]] == ["scale"], back.stderr
+    assert (unit(place)["replicas"], unit(place)["release"]) == ({"wanted": 1, "running": 1}, whole["release"])
 
 
 def runs_replica(pid: int, number: int) -> bool:
