@@ -6,7 +6,7 @@ UV := $(or $(shell command -v uv),.tools/bin/uv)
 LANES := -n 2 --dist loadfile
 UNIT := not broker and not native and not airflow and not lab and not slow
 
-.PHONY: help demo test check lint lock lab lab-down modes faults sizes bench clean
+.PHONY: help demo test check lint lock lab lab-down modes faults replicas sizes bench clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ modes: lab ## the sixteen modes and the paper's cases, through Airflow; writes t
 
 faults: lab ## every fault of the release under a steady 50 requests/s, into docs/faults.md
 	@$(UV) run --frozen --no-sync python -m tests.faults $(ARGS)
+
+replicas: lab ## replicas of streams under load in every form and every kind of delivery: what `make test` takes a part of
+	@MLPACKER_LONG=1 $(UV) run --frozen --no-sync pytest -s tests/runtime/test_replicas.py tests/integration/test_replicas.py tests/integration/test_replicas_elsewhere.py $(ARGS)
 
 sizes: lab ## sizes of images beside BentoML's, and what a new model costs, into docs/images.md
 	@$(UV) run --frozen --no-sync python -m tests.sizes

@@ -17,7 +17,7 @@ from packer_lib.runtime.manifest import QueueSpec
 from tests.contract.connectors import fresh
 from tests.images.cases import DOCKER
 from tests.integration.here import Here
-from tests.integration.test_replicas import HANDLER, Flow, unit
+from tests.integration.test_replicas import HANDLER, LONG, Flow, unit
 from tests.lab import lab
 from tests.support import wait_for
 
@@ -71,9 +71,10 @@ def asking(remote: bool) -> Ask:
     return lab.machine(MACHINE).exec if remote else here
 
 
-@pytest.mark.parametrize(
-    ("boxed", "remote"), [(True, False), (False, True), (True, True)], ids=["boxed", "far", "boxed and far"]
-)
+FORMS = {"boxed": (True, False)} | ({"far": (False, True), "boxed and far": (True, True)} if LONG else {})
+
+
+@pytest.mark.parametrize(("boxed", "remote"), FORMS.values(), ids=FORMS.keys())
 def test_more_and_fewer_replicas_under_load_lose_and_double_nothing(place: Here, boxed: bool, remote: bool) -> None:
     source, sink, ask = topic("in", 4), topic("out", 1), asking(remote)
     home = "/home/vagrant/.mlpacker" if remote else str(place.home)
