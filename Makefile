@@ -6,8 +6,8 @@ UV := $(or $(shell command -v uv),.tools/bin/uv)
 LANES := -n 2 --dist loadfile
 UNIT := not broker and not native and not airflow and not lab and not slow
 
-.PHONY: help demo test check lint lock lab lab-down modes faults stream-faults soak sizes swaps bench bench-stream
-.PHONY: clean
+.PHONY: help demo test check lint lock lab lab-down modes faults stream-faults soak replicas sizes swaps
+.PHONY: bench bench-stream clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ stream-faults: .venv/ready prerequisites ## every fault of a stream on real brok
 
 soak: .venv/ready prerequisites ## two streaming units under a steady load for half an hour, into docs/stream-faults.md (ARGS="--minutes 5")
 	@$(UV) run --frozen --no-sync python -m tests.stream_faults.soak $(ARGS)
+
+replicas: lab ## replicas of streams under load in every form and every kind of delivery: what `make test` takes a part of
+	@MLPACKER_LONG=1 $(UV) run --frozen --no-sync pytest -s tests/runtime/test_replicas.py tests/integration/test_replicas.py tests/integration/test_replicas_elsewhere.py $(ARGS)
 
 sizes: lab ## sizes of images beside BentoML's, and what a new model costs, into docs/images.md
 	@$(UV) run --frozen --no-sync python -m tests.sizes

@@ -20,6 +20,7 @@ from packer_lib.hosts.layout import Layout
 from packer_lib.images import failures, names, words
 from packer_lib.images.client import docker, env_lines, inspected
 from packer_lib.images.remove import sweep
+from packer_lib.release import inside
 from packer_lib.release.forms import Launch, door_answer, parse_launch
 from packer_lib.release.model import Release, number_of
 from packer_lib.release.state import State
@@ -32,7 +33,6 @@ CREATE_WITHIN = 120.0
 OPEN_WITHIN, SWITCH_WITHIN = 10.0, 20.0
 PYTHON = "/app/.venv/bin/python"
 DOOR_PROGRAM = ("-I", "-S", "/app/mlpacker_runtime/door")
-ALL = "0.0.0.0"  # noqa: S104  inside a container
 
 
 class Container:
@@ -50,16 +50,16 @@ class Container:
         what = words.Container(
             name,
             release.image,
-            {**_labels(release, "unit"), **_own_labels(release, process)},
+            {**inside.labels(release, "unit"), **inside.own_labels(release, process)},
             env=True,
             volume=_make_volume(host, release) if release.has_door else "",
             state=_make_state(host, release),
-            publish=tuple(_published(release, process, launch)),
+            publish=tuple(inside.published(release, process, launch)),
             hosts=_hosts(host, launch.names),
             memory=launch.memory,
             cpus=launch.cpus,
         )
-        _create(host, what, {**launch.env, **_own_env(release, process)})
+        _create(host, what, {**launch.env, **inside.own_env(release, process)})
 
     def start(self, host: Host, release: Release, process: str = "") -> None:
         """Created again from what is kept of it when somebody removed it."""
@@ -156,11 +156,11 @@ class Container:
         what = words.Container(
             name,
             release.image,
-            _labels(release, "door"),
+            inside.labels(release, "door"),
             volume=_make_volume(host, release),
             publish=((release.host, release.port, names.PORT),),
             entrypoint=PYTHON,
-            command=(*DOOR_PROGRAM, "hold", names.DOOR_FOLDER, ALL, str(names.PORT)),
+            command=(*DOOR_PROGRAM, "hold", names.DOOR_FOLDER, inside.ALL, str(names.PORT)),
             healthcheck=False,
         )
         _create(host, what, {})
@@ -169,23 +169,6 @@ class Container:
         if "error" in answer:
             said = docker(host, words.logs(host.docker, name, 5)).tail(5)
             raise DeployFailed(f"{name} on {host.name}: {answer['error']}\n{said}".rstrip())
-
-
-def _labels(release: Release, kind: str) -> dict[str, str]:
-    return {names.KIND: kind, names.PIPELINE: release.pipeline, names.UNIT: release.unit, names.BUNDLE: release.bundle}
-
-
-def _own_labels(release: Release, process: str) -> dict[str, str]:
-    told = {names.REPLICA: str(number_of(process))} if release.replicas > 1 else {}
-    return {names.RELEASE: release.id, names.RUN: release.run, **told}
-
-
-def _own_env(release: Release, process: str) -> dict[str, str]:
-    own = {"MLPACKER_HOST": ALL, "MLPACKER_PORT": str(names.PORT), "MLPACKER_RELEASE": release.id}
-    own |= {"MLPACKER_STATE": words.STATE_FOLDER}
-    if release.replicas > 1:
-        own |= {"MLPACKER_REPLICA": str(number_of(process)), "MLPACKER_REPLICAS": str(release.replicas)}
-    return own | ({"MLPACKER_DOOR": names.DOOR_FOLDER} if release.has_door else {})
 
 
 def _make_state(host: Host, release: Release) -> str:
@@ -198,27 +181,9 @@ def _make_state(host: Host, release: Release) -> str:
     return folder
 
 
-def _published(release: Release, process: str, launch: Launch) -> Iterator[tuple[str, int, int]]:
-    """Without a door, the probe port; and those that it listens on for queues, for others elsewhere."""
-    if not release.has_door and not number_of(process):
-        yield (release.host, release.port, names.PORT)
-    for port in launch.ports:
-        yield (release.host if release.machine is None else ALL, port, port)
-
-
 def _hosts(host: Host, wanted: Sequence[str]) -> tuple[tuple[str, str], ...]:
     """The addresses of `wanted` by the machine's own /etc/hosts, which containers do not see."""
-    return hosts_in(host.run(commands.read("/etc/hosts")).out, wanted) if wanted else ()
-
-
-def hosts_in(text: str, wanted: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    """(name, address) of those that are in there; the machine's own loopback is its gateway for a container."""
-    known: dict[str, str] = {}
-    for line in text.splitlines():
-        address, *called = line.partition("#")[0].split() or [""]
-        for name in called:
-            known.setdefault(name, "host-gateway" if address.startswith("127.") or address == "::1" else address)
-    return tuple((name, known[name]) for name in dict.fromkeys(wanted) if name in known and name != "localhost")
+    return inside.hosts_in(host.run(commands.read("/etc/hosts")).out, wanted) if wanted else ()
 
 
 def _inspect(host: Host, name: str) -> dict[str, Any] | None:

@@ -42,6 +42,7 @@ queues:
   in: {{connector: {source.connector}, props: {{server: {source.server}, port: {source.port}, topic: {source.topic}}}}}
   out: {{connector: {sink.connector}, props: {{server: {sink.server}, port: {sink.port}, topic: {sink.topic}}}}}
 """
+LONG = bool(os.environ.get("MLPACKER_LONG"))  # `make replicas`
 HANDLER = "import time\ndef handler(value):\n    time.sleep(0.001)\n    return value\n"
 
 
@@ -109,12 +110,12 @@ def write(place: Here, source: QueueSpec, sink: QueueSpec, replicas: int, more: 
     return place.write("shared.yaml", STREAM.format(**values))
 
 
-def unit(place: Here) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(place.mlpacker("status", "shared", "--json").stdout)["units"][0]
+def unit(place: Here, pipeline: str = "shared") -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(place.mlpacker("status", pipeline, "--json").stdout)["units"][0]
     return found
 
 
-@pytest.mark.parametrize("kind", ["kafka", "kafka once", "mqtt"])
+@pytest.mark.parametrize("kind", ["kafka", "mqtt", *(["kafka once"] if LONG else [])])
 def test_more_and_fewer_replicas_under_load_lose_and_double_nothing(
     kind: str, place: Here, mosquitto: Broker, kafka: Broker
 ) -> None:
@@ -195,8 +196,10 @@ def handler(value):
 def test_a_set_of_which_one_has_failed_says_so_and_is_mended_by_a_deploy(place: Here, mosquitto: Broker) -> None:
     mark = place.folder / "mark"
     place.write("code/main.py", DIES.replace("MARK", str(mark)))
-    file = write(place, on(mosquitto, "in"), on(mosquitto, "out"), 2)
-    assert place.mlpacker("deploy", file).returncode == 0
+    queues = on(mosquitto, "in"), on(mosquitto, "out")
+    for replicas in (1, 2):
+        file = write(place, *queues, replicas)
+        assert place.mlpacker("deploy", file).returncode == 0
     whole = unit(place)
     mark.touch()
     (second,) = [pid for pid, words in processes(place.home).items() if runs_replica(pid, 1)]
@@ -214,6 +217,9 @@ def test_a_set_of_which_one_has_failed_says_so_and_is_mended_by_a_deploy(place: 
     done = place.mlpacker("deploy", file, "--json")
     assert [one["action"] for one in json.loads(done.stdout)["units"]] == ["replace"], done.stderr
     assert (unit(place)["replicas"], unit(place)["pid"]) == ({"wanted": 2, "running": 2}, whole["pid"])
+    back = place.mlpacker("rollback", "shared", "--json")
+    assert [one["action"] for one in json.loads(back.stdout)["units"]] == ["scale"], back.stderr
+    assert (unit(place)["replicas"], unit(place)["release"]) == ({"wanted": 1, "running": 1}, whole["release"])
 
 
 def runs_replica(pid: int, number: int) -> bool:

@@ -23,8 +23,9 @@ from packer_lib.hosts.local import LocalHost
 from packer_lib.images import names
 from packer_lib.padl.model import PackageMode
 from packer_lib.release import prune
-from packer_lib.release.container import Container, hosts_in
+from packer_lib.release.container import Container
 from packer_lib.release.forms import Launch
+from packer_lib.release.inside import hosts_in
 from packer_lib.release.model import Release
 from tests.images import cases
 from tests.support import free_port, wait_for
@@ -162,8 +163,9 @@ def test_every_container_has_the_fixed_profile_and_no_more(here: Place, mode: Pa
         assert unit["HostConfig"]["PortBindings"] in ({}, None)
     bound = (door if mode == "api" else unit)["HostConfig"]["PortBindings"]
     assert bound == {"8080/tcp": [{"HostIp": "127.0.0.1", "HostPort": str(release.port)}]}
-    mounts = [(mount["Type"], mount.get("Name"), mount["Destination"]) for mount in unit["Mounts"]]
-    assert mounts == ([("volume", f"mlpacker.{PIPELINE}.model", "/run/mlpacker")] if mode == "api" else [])
+    mounts = {(mount["Type"], mount.get("Name", mount["Source"]), mount["Destination"]) for mount in unit["Mounts"]}
+    state = ("bind", Layout(here.host.home).state(PIPELINE, "model", release.id), "/var/lib/mlpacker")
+    assert mounts == {state, *([("volume", f"mlpacker.{PIPELINE}.model", "/run/mlpacker")] if mode == "api" else [])}
     assert unit["Config"]["User"] == "10001:10001"
     labels = {key: value for key, value in unit["Config"]["Labels"].items() if key.startswith("io.mlpacker.")}
     assert {labels[key] for key in (names.PIPELINE, names.UNIT, names.RELEASE, names.RUN, names.KIND)} == {

@@ -7,11 +7,13 @@ import shlex
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from supervisor.datatypes import RestartWhenExitUnexpected
 from supervisor.options import ServerOptions
 
 from packer_lib.errors import DeployFailed
@@ -19,7 +21,7 @@ from packer_lib.hosts.home import prepare, put_text
 from packer_lib.hosts.layout import LONGEST_SOCKET, Layout
 from packer_lib.hosts.local import LocalHost
 from packer_lib.release import supervisor
-from packer_lib.release.model import Release
+from packer_lib.release.model import Release, number_of
 from packer_lib.settings import Settings
 
 NASTY = st.text(st.sampled_from("ab %'\";#,=\\$()&~éü€\t") | st.characters(codec="utf-8"), min_size=1, max_size=40)
@@ -67,6 +69,25 @@ def test_a_unit_is_stopped_and_restarted_as_promised(tmp_path: Path) -> None:
     assert program.killasgroup
     assert (program.stdout_logfile_maxbytes, program.stdout_logfile_backups) == (10 << 20, 3)
     assert section.server_configs[0]["chmod"] == 0o600
+
+
+def test_a_replica_that_has_left_for_good_stays_away_and_finds_a_port_of_its_own(tmp_path: Path) -> None:
+    layout, host = Layout(str(tmp_path)), LocalHost(Settings(home=tmp_path))
+    prepare(host, layout)
+    supervisor.configure(host, layout)
+    release = replace(_release(), mode="stream", replicas=3)
+    assert release.processes == ("1.0", "1.1", "1.2")
+    for process in release.processes:
+        put_text(host, supervisor.unit_conf(host, layout, release, process), layout.conf(f"p~u~{process}"))
+    Path(layout.replica_logs("p", "u")).mkdir()
+    groups = ServerOptions().read_config(layout.supervisord).process_group_configs
+    first, _, last = sorted((group.process_configs[0] for group in groups), key=lambda program: program.name)
+    told = ["MLPACKER_REPLICA=2", "MLPACKER_REPLICAS=3", "MLPACKER_PORT=0"]
+    assert shlex.split(last.command)[-3:] == told
+    assert shlex.split(first.command)[-2:] == ["MLPACKER_REPLICA=0", "MLPACKER_REPLICAS=3"]
+    assert (last.name, last.autorestart, last.exitcodes) == ("p~u~1.2", RestartWhenExitUnexpected, [85])
+    assert (first.stdout_logfile, last.stdout_logfile) == (layout.log("p", "u"), layout.log("p", "u", 2))
+    assert {number_of(process) for process in release.processes} == {0, 1, 2}
 
 
 def test_a_long_home_has_its_sockets_in_a_private_folder(tmp_path: Path) -> None:
