@@ -151,13 +151,15 @@ class Chain:
         started = time.perf_counter()
         results = step.run([item.value for item in items])
         self._observe(step.spec.name, len(items), time.perf_counter() - started)
-        marks = {former: _marked(former, step.mark) for former in {item.models for item in items}}
+        marks: dict[bytes, bytes] = {}
         passed: list[_Item] = []
         for item, result in zip(items, results, strict=True):
             if isinstance(result, StepFailed):
                 outcomes[item.origin].error = outcomes[item.origin].error or result
                 continue
-            models = marks[item.models]
+            models = marks.get(item.models)
+            if models is None:
+                models = marks[item.models] = _marked(item.models, step.mark)
             for value in result:
                 passed.append(_Item(item.origin, value, models))  # a generator for each would cost more
         return passed

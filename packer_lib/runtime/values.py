@@ -102,6 +102,7 @@ class Writer:
         self._step = step
         self._format = formats.find(step.output_format)
         self._media = self._format.media.encode()
+        self._models, self._plain = b"", dict[str, bytes]()
         self._events = Events(queue, f"/mlpacker/{pipeline}/{step.name}")
 
     def write(self, message: Message, event: Event | None, value: Any, number: int, models: bytes = b"") -> Message:
@@ -118,5 +119,11 @@ class Writer:
         elif CONTENT in headers:
             headers = {**headers, CONTENT: self._media}
         if models:
-            headers = {**headers, MODEL: made_by(headers.get(MODEL, b""), models)} if headers else {MODEL: models}
+            headers = {**headers, MODEL: made_by(headers.get(MODEL, b""), models)} if headers else self._only(models)
         return Message(payload, message.key, headers)
+
+    def _only(self, models: bytes) -> dict[str, bytes]:
+        """The headers of all messages of a batch that have no others."""
+        if models is not self._models:
+            self._models, self._plain = models, {MODEL: models}
+        return self._plain
