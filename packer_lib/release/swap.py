@@ -27,9 +27,8 @@ from packer_lib.hosts.home import must, put_text
 from packer_lib.hosts.layout import Layout
 from packer_lib.padl.model import Step
 from packer_lib.plan import Plan, Unit, from_dict
-from packer_lib.release import audit, fleets, records, scene
+from packer_lib.release import audit, fleets, records, scene, switch
 from packer_lib.release.fleets import Machines
-from packer_lib.release.forms import form_of
 from packer_lib.release.model import Release, UnitStatus
 from packer_lib.release.scene import Scene
 from packer_lib.settings import Settings
@@ -144,7 +143,7 @@ def _step(plan: Plan, name: str) -> tuple[Unit, Step]:
 
 def _place(host: Host, plan: Plan, unit: Unit) -> Place:
     release = records.read(host, plan.pipeline).current.get(unit.name)
-    if release is None or not form_of(release).state(host, plan.pipeline, unit.name, release.id).alive:
+    if release is None or not switch.is_live(host, release):
         raise NotSwappable(f"{plan.pipeline}.{unit.name} does not run on {host.name}", "deploy it; see mlpacker status")
     if "MLPACKER_STATE" not in records.launch(host, release).env:
         raise NotSwappable(f"{plan.pipeline}.{unit.name} was deployed without a state folder", "deploy it again")
@@ -200,16 +199,25 @@ def _want(place: Place, models: Mapping[str, Any], seconds: float, progress: Pro
 
 
 def _is_live(place: Place, replica: int, wish: str) -> bool:
-    found = place.host.run(commands.read(f"{place.state}/swapped.{replica}.json"))
-    told: dict[str, Any] = json.loads(found.out) if found.ok else {}
+    told = _told(place, replica)
     if told.get("id") != wish:
         return False
-    if told["state"] != "live":
+    if told.get("state") != "live":
         raise DeployFailed(
-            f"{place.name}: replica {replica} refuses the model: {told['reason']}",
+            f"{place.name}: replica {replica} refuses the model: {told.get('reason')}",
             "the model that was live still answers",
         )
     return True
+
+
+def _told(place: Place, replica: int) -> dict[str, Any]:
+    """What it answered last; nothing where the unit wrote what is none."""
+    found = place.host.run(commands.read(f"{place.state}/swapped.{replica}.json"))
+    try:
+        told = json.loads(found.out) if found.ok else {}
+    except ValueError:
+        return {}
+    return told if isinstance(told, dict) else {}
 
 
 def _silent(place: Place, waiting: Sequence[int], seconds: float) -> DeployFailed:
