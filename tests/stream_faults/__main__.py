@@ -14,6 +14,9 @@ import pytest
 
 def main(arguments: list[str]) -> int:
     os.environ["MLPACKER_STREAM_FAULTS"] = "all"
+    from tests.stream_faults.table import run
+
+    run()  # remembers the commit that it begins with
     return int(pytest.main([str(Path(__file__).parent), "-v", "-s", "--timeout", "3600", *arguments]))
 
 

@@ -1,7 +1,7 @@
 """librdkafka's own test cluster as a process: it speaks Kafka, and gives the errors it is told to give.
 
-python -m tests.stream_faults.mock_cluster      says `host:port`; then takes lines `errors API CODE COUNT`, `rtt MS`,
-                                                `topic NAME PARTITIONS`, and answers each with `ok`
+python -m tests.stream_faults.mock_cluster      says `host:port`; then takes lines `errors API CODE COUNT`, `clear API`,
+                                                `rtt MS`, `topic NAME PARTITIONS`, and answers each with `ok`
 """
 
 from __future__ import annotations
@@ -63,6 +63,10 @@ class Cluster:
         self._library.rd_kafka_mock_push_request_errors_array(
             self._made, ctypes.c_int16(APIS[api]), ctypes.c_size_t(int(count)), codes
         )
+
+    def clear(self, api: str) -> None:
+        """No more errors to requests of this kind."""
+        self._library.rd_kafka_mock_clear_request_errors(self._made, ctypes.c_int16(APIS[api]))
 
     def rtt(self, milliseconds: str) -> None:
         """Every answer takes so long."""

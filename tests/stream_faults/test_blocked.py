@@ -25,8 +25,8 @@ pytestmark = [pytest.mark.broker, pytest.mark.timeout(600)]
 BLOCKED_SECONDS = full(60, 12)  # a flush waits for 30
 MIB = 1 << 20
 BOUND = 16 * MIB + 20 * MIB  # what the Kafka client takes in advance, and the rest
-MESSAGES = 20_000
-PADDING = b'{"pad": "%s", ' % (b"x" * 1000)
+MESSAGES = 5000
+PADDING = b'{"pad": "%s", ' % (b"x" * 4000)
 
 
 def resident(worker: Worker) -> int:
@@ -65,7 +65,7 @@ def test_a_blocked_sink_adds_no_more_than_the_bound_and_goes_on_at_once(tmp_path
             wait_for(lambda: flow.worker.metric(OUT) > moved, 30)
             resumed = time.monotonic() - started
             verdict = flow.conclude(
-                f"the sink takes nothing for {BLOCKED_SECONDS} s, {MESSAGES} KB wait",
+                f"the sink takes nothing for {BLOCKED_SECONDS} s, {MESSAGES * 4 // 1000} MB wait",
                 f"memory +{grown / MIB:.0f} MiB, {held:.0f} in flight; on after {resumed:.1f} s",
             )
             assert held <= 200

@@ -9,7 +9,7 @@ import pytest
 from packer_lib.runtime.manifest import QueueSpec
 from tests.contract.connectors import fresh
 from tests.runtime.workers import Worker, running
-from tests.stream_faults.extent import full
+from tests.stream_faults.extent import FULL, full
 from tests.stream_faults.flow import IN, SESSION, SLOW, Flow, unit
 from tests.stream_faults.ledger import Ledger
 from tests.stream_faults.mock_cluster import Mock, mock
@@ -27,6 +27,8 @@ ERRORS = {  # name in Kafka's protocol → its code, and the requests that it is
     "UNKNOWN_MEMBER_ID": (25, ("OffsetCommit", "JoinGroup", "Heartbeat")),
     "REBALANCE_IN_PROGRESS": (27, ("OffsetCommit", "Heartbeat")),
 }
+LATE_MS = 2000
+FORBIDDEN = 29  # TOPIC_AUTHORIZATION_FAILED
 CASES = [(api, error, code) for error, (code, apis) in ERRORS.items() for api in apis]
 SHORT = {("OffsetCommit", "NOT_COORDINATOR")}
 
@@ -75,8 +77,28 @@ def _counted(metrics: str) -> str:
     return ", ".join(line.partition("error=")[2].partition(",")[0].strip('"}') for line in found)
 
 
-@pytest.mark.parametrize("milliseconds", [full(2000, 300)])
-def test_a_broker_that_answers_late_costs_time_only(milliseconds: int, tmp_path: Path) -> None:
+def test_an_error_that_stays_is_said_and_costs_no_message_when_it_goes(tmp_path: Path) -> None:
+    """A topic that may not be written: nothing is gained by ending for it, and whoever watches is told why."""
+    with mock() as cluster:
+        source, sink, ledger = queue(cluster, "in"), queue(cluster, "out"), Ledger()
+        writer = feed(source, ledger)
+        for _ in range(100):
+            writer.send()
+        settle(ledger)
+        writer.close()
+        cluster.tell("errors", "Produce", FORBIDDEN, 10_000)
+        with running(unit(tmp_path, source, sink)) as worker:
+            wait_for(lambda: "authorization" in (worker.ask("/readyz")[1] or {}).get("reason", ""), 60, worker.log)
+            assert worker.ask("/livez")[0] == 200
+            cluster.tell("clear", "Produce")
+            with reading(sink, lambda value, _headers: ledger.deliver(value)):
+                flow = Flow("kafka → kafka", ledger, writer, worker)
+                flow.conclude("TOPIC_AUTHORIZATION_FAILED to Produce, for a while", "unready, with the reason; goes on")
+            assert "TOPIC_AUTHORIZATION_FAILED" in _counted(worker.ask("/metrics")[1])
+
+
+@pytest.mark.skipif(not FULL, reason="a minute or more; make stream-faults does it")
+def test_a_broker_that_answers_late_costs_time_only(tmp_path: Path) -> None:
     with mock() as cluster:
         source, sink = queue(cluster, "in"), queue(cluster, "out")
         ledger = Ledger()
@@ -86,9 +108,9 @@ def test_a_broker_that_answers_late_costs_time_only(milliseconds: int, tmp_path:
         ):
             worker.wait_ready()
             writer = feed(source, ledger)
-            cluster.tell("rtt", milliseconds)
+            cluster.tell("rtt", LATE_MS)
             flow = Flow("kafka → kafka", ledger, writer, worker)
-            flow.send(full(200, 60))
-            verdict = flow.conclude(f"every answer takes {milliseconds} ms", "slow, and all of it")
+            flow.send(200)
+            verdict = flow.conclude(f"every answer takes {LATE_MS} ms", "slow, and all of it")
             assert verdict.doubled == 0
             writer.close()
