@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import json
+import socket
+import threading
+from contextlib import suppress
 
 import pytest
 
 from packer_lib.runtime.batch import dead_letter
 from packer_lib.runtime.connectors.websocket import WebSocket, WebSocketSink
-from packer_lib.runtime.contract import DeliveryFailed, Message, Sink, Source, StepFailed
+from packer_lib.runtime.contract import ConnectionFailed, DeliveryFailed, Message, Sink, Source, StepFailed
 from packer_lib.runtime.manifest import QueueSpec
 from tests.contract.connectors import ConnectorSuite, Ends, fresh, take
 from tests.support import free_port, wait_for
@@ -71,6 +74,22 @@ class TestAcknowledgedWebSocketIntoAListener(Acknowledged, TestWebSocketIntoALis
 
 class TestAcknowledgedWebSocketFromAListener(Acknowledged, TestWebSocketFromAListener):
     pass
+
+
+def test_a_peer_that_hangs_up_before_any_word_is_one_that_cannot_be_reached() -> None:
+    """A proxy, say, whose server is down. When exactly it hangs up is by chance: 40 times."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        queue = QueueSpec("q", "websocket", "127.0.0.1", server.getsockname()[1], "t", {"role": "client"})
+        threading.Thread(target=_hang_up, args=(server,), daemon=True).start()
+        for _ in range(40):
+            with pytest.raises(ConnectionFailed, match=r"cannot reach websocket 127\.0\.0\.1|refuses us"):
+                WebSocket.source(queue, "mlpacker.test").connect()
+
+
+def _hang_up(server: socket.socket) -> None:
+    with suppress(OSError):
+        while True:
+            server.accept()[0].close()
 
 
 @pytest.mark.parametrize(

@@ -97,7 +97,7 @@ class Link:
             ).__enter__()
         except InvalidHandshake as error:
             raise ConnectionFailed(f"{self.place} refuses us: {error}") from None
-        except (OSError, EOFError) as error:
+        except (OSError, EOFError, ConnectionClosed) as error:  # the last when the peer hangs up on our first word
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
             raise ConnectionFailed(
                 f"cannot reach websocket {host}:{port}: {reason} (is it running? is the address right?)"
