@@ -110,6 +110,15 @@ class Ledger:
         with self._lock:
             return self._confirmed - self._came.keys()
 
+    def sent_before(self, moments: Collection[float], seconds: float) -> Collection[int]:
+        """Messages that were sent within so many seconds before one of the `moments` (monotonic)."""
+        with self._lock:
+            return {
+                number
+                for number, sent in enumerate(self._sent)
+                if any(moment - seconds <= sent <= moment for moment in moments)
+            }
+
     def verdict(self) -> Verdict:
         lost = len(self.missing())
         with self._lock:

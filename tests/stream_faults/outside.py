@@ -201,8 +201,8 @@ def read_kafka(queue: QueueSpec, take: Take) -> Iterator[None]:
             **FRANTIC,
         }
     )
-    metadata = consumer.list_topics(queue.topic, 30).topics[queue.topic]
-    consumer.assign([TopicPartition(queue.topic, partition, OFFSET_BEGINNING) for partition in metadata.partitions])
+    found = wait_for(lambda: consumer.list_topics(queue.topic, 30).topics[queue.topic].partitions, 30, queue.topic)
+    consumer.assign([TopicPartition(queue.topic, partition, OFFSET_BEGINNING) for partition in found])
     stop = Event()
 
     def read() -> None:

@@ -33,8 +33,8 @@ CASES = [(api, error, code) for error, (code, apis) in ERRORS.items() for api in
 SHORT = {("OffsetCommit", "NOT_COORDINATOR")}
 
 
-def queue(cluster: Mock, name: str) -> QueueSpec:
-    found = QueueSpec(name, "kafka", "127.0.0.1", cluster.port, fresh(), SESSION)
+def queue(cluster: Mock, name: str, **options: object) -> QueueSpec:
+    found = QueueSpec(name, "kafka", "127.0.0.1", cluster.port, fresh(), options or SESSION)
     cluster.tell("topic", found.topic, 1)
     return found
 
@@ -100,7 +100,8 @@ def test_an_error_that_stays_is_said_and_costs_no_message_when_it_goes(tmp_path:
 @pytest.mark.skipif(not FULL, reason="a minute or more; make stream-faults does it")
 def test_a_broker_that_answers_late_costs_time_only(tmp_path: Path) -> None:
     with mock() as cluster:
-        source, sink = queue(cluster, "in"), queue(cluster, "out")
+        patient = {"config": {"session.timeout.ms": 30_000}}
+        source, sink = queue(cluster, "in", **patient), queue(cluster, "out", **patient)
         ledger = Ledger()
         with (
             reading(sink, lambda value, _headers: ledger.deliver(value)),
@@ -111,6 +112,6 @@ def test_a_broker_that_answers_late_costs_time_only(tmp_path: Path) -> None:
             cluster.tell("rtt", LATE_MS)
             flow = Flow("kafka → kafka", ledger, writer, worker)
             flow.send(200)
-            verdict = flow.conclude(f"every answer takes {LATE_MS} ms", "slow, and all of it")
+            verdict = flow.conclude(f"every answer takes {LATE_MS} ms", "slow, and all of it", 200)
             assert verdict.doubled == 0
             writer.close()
