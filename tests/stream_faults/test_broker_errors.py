@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from packer_lib.runtime.connectors.kafka import Kafka
 from packer_lib.runtime.manifest import QueueSpec
-from tests.contract.connectors import fresh
+from tests.contract.connectors import fresh, take
 from tests.runtime.workers import Worker, running
 from tests.stream_faults.extent import FULL, full
 from tests.stream_faults.flow import IN, SESSION, SLOW, Flow, unit
@@ -75,6 +76,27 @@ def _goes_on(worker: Worker, taken: float) -> None:
 def _counted(metrics: str) -> str:
     found = [line for line in metrics.splitlines() if line.startswith("mlpacker_broker_errors_total{")]
     return ", ".join(line.partition("error=")[2].partition(",")[0].strip('"}') for line in found)
+
+
+def test_who_leaves_while_its_group_finds_itself_leaves_nothing_undone() -> None:
+    """What was acknowledged in a rebalance, which forbids commits, does not come again after a stop."""
+    with mock() as cluster:
+        read, name = queue(cluster, "in"), f"mlpacker.test.{fresh()}"
+        ledger = Ledger()
+        writer = feed(read, ledger)
+        for _ in range(20):
+            writer.send()
+        settle(ledger)
+        writer.close()
+        source = Kafka.source(read, name)
+        source.connect()
+        messages = take(source, 20)
+        cluster.tell("errors", "OffsetCommit", ERRORS["REBALANCE_IN_PROGRESS"][0], 3)
+        source.ack(messages[:12])
+        source.close()
+        source.connect()
+        assert [message.value for message in take(source, 8)] == [message.value for message in messages[12:]]
+        source.close()
 
 
 def test_an_error_that_stays_is_said_and_costs_no_message_when_it_goes(tmp_path: Path) -> None:

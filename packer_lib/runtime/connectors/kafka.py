@@ -20,6 +20,7 @@ from .kafka_client import Health, config_of, place, prepare, require_answer
 from .kafka_group import Keeper, behind
 
 PATIENCE_SECONDS = 5.0
+LEAVE_SECONDS = 5.0
 MAX_POLL_MS = 300_000  # librdkafka's own default
 COMMIT_LATER = {
     KafkaError.REBALANCE_IN_PROGRESS,
@@ -63,7 +64,7 @@ class KafkaSource(Source):
         self._health = Health(queue.id)
         self._ends: dict[int, int] = {}  # partition → first offset that is not done, not committed yet
         self._owned: set[int] = set()
-        self._shrunk = False
+        self._shrunk = self._postponed = False
         self._uncommitted = ""
         self._places: dict[int, int] = {}  # partition → where it goes on, for `lag`
         self._early: list[Any] = []  # came while nobody asked for messages
@@ -75,7 +76,8 @@ class KafkaSource(Source):
 
     def connect(self) -> None:
         self._health, self._ends, self._owned, self._places = Health(self._queue.id), {}, set(), {}
-        self._early, self._in_hand, self._lag, self._shrunk, self._uncommitted = [], 0, 0, False, ""
+        self._early, self._in_hand, self._lag, self._uncommitted = [], 0, 0, ""
+        self._shrunk = self._postponed = False
         config = config_of(
             self._queue,
             self._name + self._replica.suffix,
@@ -230,9 +232,11 @@ class KafkaSource(Source):
             failed = [error.args[0]]
         if not failed:
             self._ends = {partition: end for partition, end in self._ends.items() if partition not in ends}
+            self._postponed = False
             return
         self._health.count(failed[0].name())
-        if failed[0].code() not in COMMIT_LATER:
+        self._postponed = failed[0].code() in COMMIT_LATER
+        if not self._postponed:
             raise ConnectionFailed(f"{place(self._queue)}: offsets not committed: {failed[0].str()}")
 
     def _offsets(self, ends: Mapping[int, int]) -> list[TopicPartition]:
@@ -276,7 +280,17 @@ class KafkaSource(Source):
         self._keeper.stop(self._changed)
         consumer, self._consumer, self._lag = self._consumer, None, 0
         if consumer is not None:
+            with suppress(KafkaException, ConnectionFailed):
+                self._commit_at_last(consumer)
             consumer.close()
+
+    def _commit_at_last(self, consumer: Consumer) -> None:
+        """Who leaves while its group finds itself waits for the end of that, or what is done would come again."""
+        deadline = time.monotonic() + LEAVE_SECONDS
+        while self._postponed and self._ends and time.monotonic() < deadline:
+            consumer.pause(self._parts())
+            consumer.consume(1, 0.1)  # what comes all the same is not acknowledged
+            self._commit(consumer, self._ends)
 
 
 class KafkaSink(Sink):

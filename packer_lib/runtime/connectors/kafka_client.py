@@ -19,7 +19,7 @@ from ..manifest import QueueSpec
 log = logging.getLogger("mlpacker.kafka")
 
 CONNECT_SECONDS = 5.0
-ANSWER_MS = 12_000  # how long an answer may take; librdkafka's own minute is what a dead connection, or a commit, waits
+ANSWER_MS = 12_000  # how long an answer may take; librdkafka's own minute is what a dead connection waits
 MAX_BYTES = 1_048_588  # Kafka's own default
 STATISTICS_MS = 5_000
 MENDED = {"txretries": "REPEATED", "req_timeouts": "NO_ANSWER_IN_TIME"}  # librdkafka's name → ours

@@ -1,6 +1,7 @@
 """Loops that a user would write with confluent-kafka: the bytes passed on (the limit), and one message at a time.
 
-usage: kafka_loops.py BROKER SOURCE SINK MODEL.joblib pass|one      at-least-once: flush, then commit
+usage: kafka_loops.py BROKER SOURCE SINK MODEL.joblib pass|one|poll      at-least-once: flush, then commit;
+`one` after up to 500 messages, `poll` after each, for whom latency counts
 """
 
 import json
@@ -32,10 +33,10 @@ producer = Producer(
 )
 consumer.subscribe([source])
 while True:
-    batch = consumer.consume(2000 if work == "pass" else 500, 0.2)
+    batch = consumer.consume({"pass": 2000, "one": 500, "poll": 1}[work], 0.2)
     for message in batch:
         value = message.value()
-        if work == "one":
+        if work != "pass":
             answer = model.predict(np.asarray([json.loads(value)])).tolist()
             value = json.dumps(answer[0]).encode()
         producer.produce(sink, value, key=message.key())
