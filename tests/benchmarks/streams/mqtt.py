@@ -36,7 +36,7 @@ queues:
 """
 COUNT = 30_000
 # The lab's broker writes all that it holds to its disk with every change; with so much waiting that is all it did.
-IN_MEMORY = "autosave_on_changes false\nautosave_interval 0\nset_tcp_nodelay true\n"
+IN_MEMORY = "autosave_on_changes false\nautosave_interval 0\nset_tcp_nodelay true\nmax_inflight_messages 1000\n"
 
 
 def measure(folder: Path, rounds: int) -> Found:
