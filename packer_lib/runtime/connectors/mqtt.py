@@ -192,7 +192,8 @@ class MqttSink(Sink):
     def __init__(self, queue: QueueSpec, name: str, replica: Replica) -> None:
         self._queue, self._qos = queue, queue.options.get("qos", 1)
         self._session = Session(queue, client_id(queue, name, "out" + replica.suffix), keep=False)
-        self._open, self._refused = 0, ""
+        self._open, self._awaited, self._refused = 0, 0, ""
+        self._last: tuple[Mapping[str, bytes] | None, Properties | None] = None, None
 
     def connect(self) -> None:
         self._open, self._refused = 0, ""
@@ -208,22 +209,49 @@ class MqttSink(Sink):
             self._open -= 1
             if reason.is_failure:
                 self._refused = str(reason)
-            self._session.changed.notify_all()
+            if self._refused or self._open <= self._awaited:  # to wake it for each would take longer than the rest
+                self._session.changed.notify_all()
 
     def produce(self, messages: Sequence[Message]) -> None:
         try:
             client = self._session.client
         except ConnectionFailed as error:
             raise DeliveryFailed(str(error)) from None
-        for message in messages:
-            travels = self._session.v5 and (message.headers or message.key is not None)
-            properties = _user_properties(message.key, message.headers) if travels else None
-            self._check_size(message)
-            self._wait(self._session.window - 1, None)
+        room = 0
+        try:
+            for place, message in enumerate(messages):
+                self._check_size(message)
+                room = room or self._room(len(messages) - place)
+                room -= 1
+                properties = self._properties(message)
+                if client.publish(self._queue.topic, message.value, self._qos, properties=properties).rc:
+                    raise self._failure("connection lost")
+        finally:
             with self._session.changed:
-                self._open += 1
-            if client.publish(self._queue.topic, message.value, self._qos, properties=properties).rc:
-                raise self._failure("connection lost")
+                self._open -= room
+
+    def _room(self, wanted: int) -> int:
+        """How many of `wanted` may be sent now; they count as sent. Where nothing may, half of what can be on its way
+        is waited for rather than one, for each waiting costs the same."""
+        window = self._session.window
+        if self._open >= window:
+            self._wait(window // 2, None)
+        with self._session.changed:
+            room = min(wanted, window - self._open)
+            self._open += room
+        return room
+
+    def _properties(self, message: Message) -> Properties | None:
+        """Made once for messages that share their headers, as those of a batch do."""
+        if not self._session.v5 or not (message.headers or message.key is not None):
+            return None
+        if message.key is not None:
+            return _user_properties(message.key, message.headers)
+        headers, properties = self._last
+        if headers is not message.headers:
+            properties = _user_properties(None, message.headers)
+            self._last = message.headers, properties
+        return properties
 
     def _check_size(self, message: Message) -> None:
         """A broker hangs up on a packet that is too large; key and headers are counted in by their text."""
@@ -244,6 +272,7 @@ class MqttSink(Sink):
         """Until at most `most` messages are unconfirmed."""
         session = self._session
         with session.changed:
+            self._awaited = most
             if self._open > most:
                 session.changed.wait_for(lambda: self._open <= most or session.lost or self._refused, timeout)
             if self._refused or self._open > most:
