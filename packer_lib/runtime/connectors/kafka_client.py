@@ -43,7 +43,10 @@ def config_of(queue: QueueSpec, name: str, defaults: Mapping[str, Any]) -> dict[
     if options.get("username"):
         config["security.protocol"] = "SASL_SSL" if options.get("tls") else "SASL_PLAINTEXT"
         config |= {"sasl.mechanism": "PLAIN", "sasl.username": options["username"], "sasl.password": _password(queue)}
-    return {**config, **options.get("config", {})}
+    config |= options.get("config", {})
+    if "transaction.timeout.ms" in config:  # librdkafka takes no transaction that ends before an answer has to be there
+        config["socket.timeout.ms"] = min(config["socket.timeout.ms"], config["transaction.timeout.ms"])
+    return config
 
 
 def _password(queue: QueueSpec) -> str:
