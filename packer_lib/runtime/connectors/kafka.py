@@ -205,7 +205,8 @@ class KafkaSource(Source):
                     del self._ends[part.partition]
             return
         self._health.count(failed.name())
-        if failed.code() not in COMMIT_LATER:
+        self._postponed = failed.code() in COMMIT_LATER
+        if not self._postponed:
             self._uncommitted = failed.str()
 
     def _reached(self, partition: int, offset: int) -> None:
@@ -287,10 +288,11 @@ class KafkaSource(Source):
     def _commit_at_last(self, consumer: Consumer) -> None:
         """Who leaves while its group finds itself waits for the end of that, or what is done would come again."""
         deadline = time.monotonic() + LEAVE_SECONDS
-        while self._postponed and self._ends and time.monotonic() < deadline:
+        while self._ends and not (self._uncommitted or self._health.error) and time.monotonic() < deadline:
             consumer.pause(self._parts())
-            consumer.consume(1, 0.1)  # what comes all the same is not acknowledged
-            self._commit(consumer, self._ends)
+            consumer.consume(1, 0.1)  # what comes all the same is not acknowledged; answers to commits are heard
+            if self._postponed:
+                self._commit(consumer, self._ends)
 
 
 class KafkaSink(Sink):
