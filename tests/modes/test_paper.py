@@ -90,6 +90,7 @@ def flat(rows: list[list[float]]) -> list[float]:
     return [value for row in rows for value in row]
 
 
+@pytest.mark.skipif(os.environ.get("MLPACKER_MODES") != "all", reason="done by make modes")
 def test_case_b_three_steps_in_one_process_kafka_in_and_out(trusted: Installation, topics: None) -> None:
     with trusted.live("case-b.json", paper.listing(3)) as units:
         assert set(units) == {"preparation"}
