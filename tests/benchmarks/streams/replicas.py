@@ -14,7 +14,7 @@ from tests.benchmarks.common import train
 from tests.benchmarks.streams.common import Found, medians, running
 from tests.benchmarks.streams.kafka import Work, filled, fresh, ours
 
-COUNT = 40_000
+COUNT = 20_000
 
 
 def measure(folder: Path, broker: str, rounds: int) -> Found:
@@ -54,13 +54,13 @@ def _rate(broker: str, sink: str) -> float:
 
 
 def forest(folder: Path) -> Path:
-    """500 trees on the breast-cancer rows, by one thread."""
+    """5000 trees on the breast-cancer rows, by one thread."""
     import joblib
     from sklearn.datasets import load_breast_cancer
     from sklearn.ensemble import RandomForestClassifier
 
-    path = folder / "forest.joblib"
+    path = folder / "forest5000.joblib"
     if not path.exists():
         features, labels = load_breast_cancer(return_X_y=True)
-        joblib.dump(RandomForestClassifier(500, random_state=0).fit(features, labels), path)
+        joblib.dump(RandomForestClassifier(5000, random_state=0).fit(features, labels), path)
     return path
