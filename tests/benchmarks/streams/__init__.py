@@ -23,7 +23,7 @@ Each round measures everybody once; the figures are medians of the rounds.
   one partition, a real broker beside it on the same two cores. Everybody acknowledges as we must: produce, flush, then
   commit. `pass through` hands on bytes by batches of 2000 and predicts nothing, `quix pass` JSON.
 - **Exactly once** is the same unit with `delivery: exactly_once`, counted by a reader of committed records.
-- **Two replicas** share two partitions; the model is a forest of 5000 trees, which keeps a core busy.
+- **Two replicas** share two partitions; the step is Python that keeps a core busy, half a millisecond a message.
 - **MQTT → MQTT** (QoS 1 both ways) and **WebSocket → WebSocket** run the same model beside loops that only echo. What
   MQTT is given has been waiting in a session; both are counted by a reader on the other core.
 - **LSTM**: an autoencoder on windows of 30×3, Kafka → Kafka, beside the same loop calling `model.predict` for each

@@ -90,14 +90,14 @@ def systems(work: Work, source: str) -> dict[str, Callable[[], float]]:
     }
 
 
-def ours(work: Work, source: str, delivery: str = "at_least_once") -> Callable[[str], list[str]]:
+def ours(work: Work, source: str, delivery: str = "at_least_once", padl: str = PADL) -> Callable[[str], list[str]]:
     """The command that runs our unit from `source` to the topic that it is given."""
     host, _, port = work.broker.partition(":")
     values = {"HOST": host, "PORT": port, "SOURCE": source, "DELIVERY": delivery, "MODEL": work.model.name}
     values |= {"FRAMEWORK": work.framework, "SERIALIZER": work.serializer}
 
     def command(sink: str) -> list[str]:
-        text = PADL
+        text = padl
         for word, value in {**values, "SINK": sink}.items():
             text = text.replace(word, value)
         return [sys.executable, str(our_bundle(work.folder, text, work.model) / "main.py")]
@@ -124,13 +124,17 @@ def fresh(work: Work, name: str, partitions: int = 1) -> str:
 def filled(work: Work, count: int) -> str:
     """A new topic with `count` messages, as many in each of its partitions."""
     topic = fresh(work, "in", work.partitions)
+    fill(work, topic, count)
+    return topic
+
+
+def fill(work: Work, topic: str, count: int) -> None:
     producer = Producer({"bootstrap.servers": work.broker, "linger.ms": 5, "queue.buffering.max.messages": 1_000_000})
     for index in range(count):
         producer.produce(topic, work.payload, key=str(index), partition=index % work.partitions)
         if index % 10_000 == 0:
             producer.poll(0)
     producer.flush()
-    return topic
 
 
 def rate(broker: str, sink: str, count: int, limit: float = 240.0) -> float:
