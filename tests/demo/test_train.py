@@ -17,6 +17,8 @@ import pytest
 from packer_lib.demo import agent, train
 from tests.demo.test_steps import EXAMPLES, load
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -50,6 +50,8 @@ FOREVER = 400  # processes; none of the examples needs nearly as many
 QUEUES = {name: QueueSpec(name, "memory", "here", 0, name) for name in ("in", "out", "dead")}
 seen: Counter[int] = Counter()
 
+pytestmark = pytest.mark.slow
+
 
 class Killed(BaseException):
     """The process ends here, and whatever it holds with it."""
