@@ -50,7 +50,8 @@ class Replicas:
         return worker
 
     def stop(self, number: int, how: signal.Signals = signal.SIGTERM) -> None:
-        assert self.workers.pop(number).signal(how) == (LEFT if how == signal.SIGUSR1 else 0)
+        worker = self.workers.pop(number)
+        assert worker.signal(how) == (LEFT if how == signal.SIGUSR1 else 0), worker.log[-3000:]
 
 
 @pytest.mark.timeout(180)

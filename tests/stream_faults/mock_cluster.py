@@ -26,6 +26,7 @@ APIS = {
     "FindCoordinator": 10,
     "JoinGroup": 11,
     "Heartbeat": 12,
+    "TxnOffsetCommit": 28,
 }
 PRODUCER = 0
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from confluent_kafka import Consumer, TopicPartition
 
 from packer_lib.runtime.connectors.kafka import Kafka
+from packer_lib.runtime.contract import ALONE, ConnectionFailed
 from packer_lib.runtime.manifest import QueueSpec
 from tests.contract.connectors import fresh, take
 from tests.runtime.workers import Worker, running
@@ -28,6 +30,7 @@ ERRORS = {  # name in Kafka's protocol → its code, and the requests that it is
     "UNKNOWN_MEMBER_ID": (25, ("OffsetCommit", "JoinGroup", "Heartbeat")),
     "REBALANCE_IN_PROGRESS": (27, ("OffsetCommit", "Heartbeat")),
 }
+ILLEGAL_GENERATION = 22
 LATE_MS = 2000
 FORBIDDEN = 29  # TOPIC_AUTHORIZATION_FAILED
 CASES = [(api, error, code) for error, (code, apis) in ERRORS.items() for api in apis]
@@ -82,12 +85,7 @@ def test_who_leaves_while_its_group_finds_itself_leaves_nothing_undone() -> None
     """What was acknowledged in a rebalance, which forbids commits, does not come again after a stop."""
     with mock() as cluster:
         read, name = queue(cluster, "in"), f"mlpacker.test.{fresh()}"
-        ledger = Ledger()
-        writer = feed(read, ledger)
-        for _ in range(20):
-            writer.send()
-        settle(ledger)
-        writer.close()
+        _fill(read, 20)
         source = Kafka.source(read, name)
         source.connect()
         messages = take(source, 20)
@@ -97,6 +95,59 @@ def test_who_leaves_while_its_group_finds_itself_leaves_nothing_undone() -> None
         source.connect()
         assert [message.value for message in take(source, 8)] == [message.value for message in messages[12:]]
         source.close()
+
+
+def test_what_a_rebalance_left_uncommitted_is_committed_without_another_message() -> None:
+    """Whoever is killed a while after the last message leaves nothing to do again."""
+    with mock() as cluster:
+        read, name = queue(cluster, "in"), f"mlpacker.test.{fresh()}"
+        _fill(read, 20)
+        source = Kafka.source(read, name)
+        source.connect()
+        messages = take(source, 20)
+        cluster.tell("errors", "OffsetCommit", ERRORS["REBALANCE_IN_PROGRESS"][0], 3)
+        source.ack(messages)
+        wait_for(lambda: not source.consume(10, 0.2) and _committed(read, name) == 20, 20, "committed")
+        source.close()
+
+
+def test_who_leaves_with_a_transaction_that_the_broker_refused_leaves_in_order() -> None:
+    with mock() as cluster:
+        read, written, name = queue(cluster, "in"), queue(cluster, "out"), f"mlpacker.test.{fresh()}"
+        _fill(read, 20)
+        sources, sinks = Kafka.once([read], [written], name, ALONE)
+        source, sink = sources["in"], sinks["out"]
+        sink.connect()
+        source.connect()
+        messages = take(source, 20)
+        sink.produce(messages)
+        sink.flush(10)
+        source.ack(messages)
+        cluster.tell("errors", "TxnOffsetCommit", ILLEGAL_GENERATION, 1)
+        with pytest.raises(ConnectionFailed, match="generation"):
+            source.consume(10, 0)
+        source.close()
+        sink.close()
+        source.connect()
+        assert len(take(source, 20)) == 20
+        source.close()
+
+
+def _fill(queue: QueueSpec, count: int) -> None:
+    ledger = Ledger()
+    writer = feed(queue, ledger)
+    for _ in range(count):
+        writer.send()
+    settle(ledger)
+    writer.close()
+
+
+def _committed(queue: QueueSpec, group: str) -> int:
+    reader = Consumer({"bootstrap.servers": f"{queue.server}:{queue.port}", "group.id": group})
+    try:
+        return reader.committed([TopicPartition(queue.topic, 0)], timeout=5)[0].offset
+    finally:
+        reader.close()
 
 
 def test_an_error_that_stays_is_said_and_costs_no_message_when_it_goes(tmp_path: Path) -> None:

@@ -121,6 +121,8 @@ class KafkaSource(Source):
             if self._shrunk:  # while we took them; now they are another's
                 messages, self._shrunk = [item for item in messages if item.token[0] in self._owned], False
             self._in_hand += len(messages)
+            if self._postponed and not messages:
+                self._commit_soon(self._consumer)
             self._measure(self._consumer)
             self._keeper.beat()
             if not messages and self._health.error:
@@ -193,8 +195,18 @@ class KafkaSource(Source):
             self._reached(partition, end)
         self._hand_over(len(messages))
         with self._turn:
-            if self._consumer is not None and self._ends:
-                self._consumer.commit(offsets=self._offsets(self._ends), asynchronous=True)
+            if self._consumer is not None:
+                self._commit_soon(self._consumer)
+
+    def _commit_soon(self, consumer: Consumer) -> None:
+        """Nobody waits for the answer, and what is done can be a moment ahead of what the broker knows."""
+        self._postponed = False
+        if not self._ends:
+            return
+        try:
+            consumer.commit(offsets=self._offsets(self._ends), asynchronous=True)
+        except KafkaException as error:
+            self._uncommitted = error.args[0].str()
 
     def _committed(self, error: KafkaError | None, parts: Sequence[TopicPartition]) -> None:
         """The answer to a commit that nobody waited for; heard while somebody polls."""
@@ -223,7 +235,7 @@ class KafkaSource(Source):
             self._changed.notify_all()
 
     def _commit(self, consumer: Consumer, ends: Mapping[int, int]) -> None:
-        """Commits `ends` and forgets them. A rebalance forbids that: then with the next, or before leaving."""
+        """Commits `ends` and forgets them. A rebalance forbids that: then later, at the latest before leaving."""
         if not ends:
             return
         try:

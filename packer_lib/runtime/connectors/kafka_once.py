@@ -130,7 +130,7 @@ class Transaction:
         producer, self._producer = self._producer, None
         if producer is None:
             return
-        begun, self._begun = self._begun, 0.0
+        begun, self._begun, self._done = self._begun, 0.0, {}
         if begun:
             self._cautious_until = time.monotonic() + CAUTIOUS_SECONDS
         with suppress(KafkaException):  # else whoever comes next under this name does it, or the broker by time
