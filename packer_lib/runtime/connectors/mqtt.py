@@ -86,8 +86,7 @@ class MqttSource(Source):
         session.client.subscribe(self._topic, **options)
         if session.known:
             session.client.unsubscribe(self._former)
-        with session.changed:
-            session.changed.wait_for(lambda: self._granted or session.lost, session.options["connect_timeout"])
+        session.wait(lambda: self._granted, session.options["connect_timeout"])
         if not self._granted or self._granted[0].is_failure:
             reason = self._granted[0] if self._granted else session.lost or "no answer"
             if session.known and not session.lost:
@@ -99,22 +98,17 @@ class MqttSource(Source):
     def _on_subscribe(
         self, _client: Client, _data: Any, _mid: int, granted: list[ReasonCode], _properties: Properties | None
     ) -> None:
-        with self._session.changed:
-            self._granted = granted
-            self._session.changed.notify_all()
+        self._granted = granted
 
     def _on_message(self, _client: Client, _data: Any, message: MQTTMessage) -> None:
-        with self._session.changed:
-            self._inbox.append(message)
-            self._session.changed.notify_all()
+        self._inbox.append(message)
 
     def consume(self, max_items: int, timeout: float) -> list[Message]:
         """What came before the connection was lost is not handed out: it could not be acknowledged any more."""
         session, inbox = self._session, self._inbox
-        with session.changed:
-            session.changed.wait_for(lambda: inbox or session.lost, timeout)
-            session.client  # noqa: B018 - raises once the connection is lost
-            found = [inbox.popleft() for _ in range(min(max_items, len(inbox)))]
+        session.wait(lambda: inbox, timeout)
+        session.client  # noqa: B018 - raises once the connection is lost
+        found = [inbox.popleft() for _ in range(min(max_items, len(inbox)))]
         return [_message(item) for item in found]
 
     def ack(self, messages: Sequence[Message]) -> None:
@@ -192,7 +186,7 @@ class MqttSink(Sink):
     def __init__(self, queue: QueueSpec, name: str, replica: Replica) -> None:
         self._queue, self._qos = queue, queue.options.get("qos", 1)
         self._session = Session(queue, client_id(queue, name, "out" + replica.suffix), keep=False)
-        self._open, self._awaited, self._refused = 0, 0, ""
+        self._open, self._refused = 0, ""
         self._last: tuple[Mapping[str, bytes] | None, Properties | None] = None, None
 
     def connect(self) -> None:
@@ -205,41 +199,22 @@ class MqttSink(Sink):
     def _on_publish(
         self, _client: Client, _data: Any, _mid: int, reason: ReasonCode, _properties: Properties | None
     ) -> None:
-        with self._session.changed:
-            self._open -= 1
-            if reason.is_failure:
-                self._refused = str(reason)
-            if self._refused or self._open <= self._awaited:  # to wake it for each would take longer than the rest
-                self._session.changed.notify_all()
+        self._open -= 1
+        if reason.is_failure:
+            self._refused = str(reason)
 
     def produce(self, messages: Sequence[Message]) -> None:
         try:
             client = self._session.client
         except ConnectionFailed as error:
             raise DeliveryFailed(str(error)) from None
-        room = 0
-        try:
-            for place, message in enumerate(messages):
-                self._check_size(message)
-                room = room or self._room(len(messages) - place)
-                room -= 1
-                properties = self._properties(message)
-                if client.publish(self._queue.topic, message.value, self._qos, properties=properties).rc:
-                    raise self._failure("connection lost")
-        finally:
-            with self._session.changed:
-                self._open -= room
-
-    def _room(self, wanted: int) -> int:
-        """How many of `wanted` may be sent now; they count as sent. Where nothing may, half of what can be on its way
-        is waited for rather than one, for each waiting costs the same."""
-        window = self._session.window
-        if self._open >= window:
-            self._wait(window // 2, None)
-        with self._session.changed:
-            room = min(wanted, window - self._open)
-            self._open += room
-        return room
+        for message in messages:
+            self._check_size(message)
+            if self._open >= self._session.window:
+                self._wait(self._session.window // 2, None)
+            self._open += 1
+            if client.publish(self._queue.topic, message.value, self._qos, properties=self._properties(message)).rc:
+                raise self._failure("connection lost")
 
     def _properties(self, message: Message) -> Properties | None:
         """Made once for messages that share their headers, as those of a batch do."""
@@ -271,12 +246,8 @@ class MqttSink(Sink):
     def _wait(self, most: int, timeout: float | None) -> None:
         """Until at most `most` messages are unconfirmed."""
         session = self._session
-        with session.changed:
-            self._awaited = most
-            if self._open > most:
-                session.changed.wait_for(lambda: self._open <= most or session.lost or self._refused, timeout)
-            if self._refused or self._open > most:
-                raise self._failure(self._refused or session.lost or f"no answer in {timeout} s")
+        if not session.wait(lambda: self._open <= most or self._refused, timeout) or self._refused:
+            raise self._failure(self._refused or session.lost or f"no answer in {timeout} s")
 
     def _failure(self, reason: str) -> DeliveryFailed:
         return DeliveryFailed(f"not delivered to {self._session.place}, topic {self._queue.topic!r}: {reason}")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import os
+import select
+import time
 from collections.abc import Callable
 from contextlib import suppress
-from socket import SHUT_RDWR
-from threading import Condition
+from threading import Event, RLock, Thread
 from typing import Any
 
 from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags
@@ -23,6 +25,8 @@ from ..manifest import QueueSpec
 log = logging.getLogger("mlpacker.mqtt")
 
 GOODBYE_SECONDS = 2.0
+LOOK_SECONDS = 0.5
+AT_ONCE = 200  # packets
 LARGEST = 268_435_455  # what MQTT can count
 VERSIONS = {"5": MQTTProtocolVersion.MQTTv5, "3.1.1": MQTTProtocolVersion.MQTTv311}
 # Brokers found to speak 3.1.1 only; some never answer a newer hello, which is not worth waiting for each time.
@@ -52,10 +56,12 @@ class Refused(Exception):
 
 
 class Session:
-    """One connection, of which paho's own thread reports; once it is lost (`lost` says why) it stays lost."""
+    """One connection, looked after by whoever waits for something; once it is lost (`lost` says why) it stays lost."""
 
     def __init__(self, queue: QueueSpec, identity: str, keep: bool) -> None:
-        self.changed = Condition()
+        self._turn = RLock()  # whose turn it is to look after the connection
+        self._turned = 0.0
+        self._keeping = Event()
         self.lost = ""
         self.v5 = True
         self.window = 0  # messages that may be on their way at once
@@ -112,10 +118,60 @@ class Session:
         except OSError as error:
             raise self.failure(error.strerror or str(error)) from None
         self._client = client
-        client.loop_start()
-        with self.changed:
-            self.changed.wait_for(lambda: self._answer or self.lost, self.options["connect_timeout"])
+        self.wait(lambda: self._answer, self.options["connect_timeout"])
         self._judge()
+        self._keeping = Event()
+        Thread(target=self._stay, args=(self._keeping,), name=f"mqtt {self._identity}", daemon=True).start()
+
+    def wait(self, condition: Callable[[], Any], seconds: float | None) -> bool:
+        """Looks after the connection until `condition` is true, it is lost, or `seconds` are over; once in any case.
+        Whether `condition` is true then. It, and paho's callbacks, are called in the thread that waits."""
+        deadline = math.inf if seconds is None else time.monotonic() + seconds
+        with self._turn:
+            met = bool(condition())
+            self._look(0.0)
+            while not (met := met or bool(condition())) and not self.lost and self._client is not None:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    break
+                self._look(min(left, LOOK_SECONDS))
+        return met
+
+    def _look(self, seconds: float) -> None:
+        """Reads and writes what there is, after waiting for it up to `seconds`.
+
+        Not paho's own loop: its thread and ours would hand the interpreter to and fro for every packet, which took more
+        than half of the time.
+        """
+        self._turned = time.monotonic()
+        client = self._client
+        if client is None:
+            return
+        sock: Any = client.socket()
+        if sock is None:
+            self.lost = self.lost or "connection lost"
+            return
+        poller = select.poll()
+        poller.register(sock.fileno(), select.POLLIN | (select.POLLOUT if client.want_write() else 0))
+        ready = _ready(poller, sock, seconds)
+        for _ in range(AT_ONCE):
+            if not ready & ~select.POLLOUT:
+                break
+            client.loop_read()
+            if client.socket() is None:
+                return
+            ready = _ready(poller, sock, 0.0)
+        if client.want_write():
+            client.loop_write()
+        client.loop_misc()
+
+    def _stay(self, stop: Event) -> None:
+        """In a thread of its own: the broker is told that we are there while whoever uses the connection is busy."""
+        pause = max(self.options["keepalive"], 1) / 4
+        while not stop.wait(pause):
+            with self._turn:
+                if self._client is not None and not self.lost and time.monotonic() - self._turned > pause:
+                    self._look(0.0)
 
     def _new_client(self, version: MQTTProtocolVersion) -> Client:
         client = Client(
@@ -165,46 +221,44 @@ class Session:
         self.shares = bool(getattr(properties, "SharedSubscriptionAvailable", 1))
         self.window = min(getattr(properties, "ReceiveMaximum", 65_535), self.options["max_inflight"])
         self.max_packet = getattr(properties, "MaximumPacketSize", LARGEST)
-        with self.changed:
-            self._answer = answer
-            self.changed.notify_all()
+        self._answer = answer
 
     def _on_disconnect(
         self, _client: Client, _data: Any, _flags: DisconnectFlags, reason: ReasonCode, _properties: Properties | None
     ) -> None:
-        with self.changed:
-            why = f"did it stop, or did another client come as {self._identity}?"
-            self.lost = self.lost or f"connection lost: {reason} ({why})"
-            self.changed.notify_all()
+        why = f"did it stop, or did another client come as {self._identity}?"
+        self.lost = self.lost or f"connection lost: {reason} ({why})"
 
     def settle(self, seconds: float = 2.0) -> None:
         """Returns when the broker has handled all we sent: it answers in order, here an unsubscription from nothing."""
         if self._client is None or self.lost:
             return
         _, asked = self._client.unsubscribe("mlpacker/settle")
-        with self.changed:
-            self.changed.wait_for(lambda: self._settled == asked or self.lost, seconds)
+        self.wait(lambda: self._settled == asked, seconds)
 
     def _on_unsubscribe(self, _client: Client, _data: Any, mid: int, *_: Any) -> None:
-        with self.changed:
-            self._settled = mid
-            self.changed.notify_all()
+        self._settled = mid
 
     def close(self) -> None:
-        client, self._client = self._client, None
-        if client is not None:
-            client.disconnect(properties=_forget() if self.ends and self.v5 else None)
-            self._part(client)
-            client.loop_stop()
-
-    def _part(self, client: Client) -> None:
-        """A broker that takes nothing any more does not take our goodbye either, behind all that waits to be sent."""
-        with self.changed:
-            parted = self.changed.wait_for(lambda: self.lost, GOODBYE_SECONDS)
-        sock: Any = client.socket()
-        if not parted and sock is not None:
+        """Says goodbye, and waits for the broker to part; one that takes nothing any more is not waited for long."""
+        self._keeping.set()
+        with self._turn:
+            if self._client is not None and not self.lost:
+                self._client.disconnect(properties=_forget() if self.ends and self.v5 else None)
+                self.wait(lambda: self.lost, GOODBYE_SECONDS)
+            client, self._client = self._client, None
+        sock: Any = client.socket() if client is not None else None
+        if sock is not None:
             with suppress(OSError):
-                sock.shutdown(SHUT_RDWR)
+                sock.close()
+
+
+def _ready(poller: select.poll, sock: Any, seconds: float) -> int:
+    """What the socket is ready for; what TLS has read ahead counts."""
+    if getattr(sock, "pending", lambda: 0)():
+        return select.POLLIN
+    found = poller.poll(seconds * 1000)
+    return found[0][1] if found else 0
 
 
 def _forget() -> Properties:
