@@ -5,15 +5,20 @@ import re
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
+from threading import Event
+from typing import Any, ClassVar
 
 import pytest
+from paho.mqtt.client import Client
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
-from packer_lib.runtime.connectors.mqtt import Mqtt, MqttSource
+from packer_lib.runtime.connectors.mqtt import Mqtt
 from packer_lib.runtime.connectors.mqtt_session import client_id
-from packer_lib.runtime.contract import ConnectionFailed, DeliveryFailed, Message, MessageRefused
+from packer_lib.runtime.contract import ConnectionFailed, DeliveryFailed, Message, MessageRefused, Sink, Source
 from packer_lib.runtime.manifest import QueueSpec
 from tests.contract.connectors import ConnectorSuite, Ends, fresh, take
 from tests.lab import brokers
@@ -79,30 +84,62 @@ def test_a_broker_that_takes_nothing_does_not_keep_us_when_we_leave() -> None:
         os.killpg(broker.process.pid, signal.SIGCONT)
 
 
-def test_a_content_type_is_mqtts_own_property(mosquitto: Broker) -> None:
-    queue = QueueSpec("q", "mqtt", mosquitto.host, mosquitto.port, fresh())
-    source, sink = Mqtt.source(queue, "mlpacker.typed"), Mqtt.sink(queue, "mlpacker.typed")
-    assert isinstance(source, MqttSource)
+@contextmanager
+def joined(mosquitto: Broker, name: str, **config: object) -> Iterator[tuple[QueueSpec, Source, Sink]]:
+    """A queue of its own, with both its ends connected."""
+    queue = QueueSpec("q", "mqtt", mosquitto.host, mosquitto.port, fresh(), {"config": config})
+    source, sink = Mqtt.source(queue, name), Mqtt.sink(queue, name)
     source.connect()
     sink.connect()
-    odd = {"content-type": b"\xff\x00"}
-    sink.produce([Message(b"1", None, {"content-type": b"text/csv"}), Message(b"2", None, odd)])
-    sink.flush(10)
-    wait_for(lambda: len(source._inbox) == 2)
-    assert source._inbox[0].properties.ContentType == "text/csv"
-    assert not hasattr(source._inbox[0].properties, "UserProperty")
-    found = take(source, 2)
-    assert [item.headers for item in found] == [{"content-type": b"text/csv"}, odd]
-    source.ack(found)
+    yield queue, source, sink
     source.close()
     sink.close()
 
 
+def test_a_content_type_is_mqtts_own_property(mosquitto: Broker) -> None:
+    odd = {"content-type": b"\xff\x00"}
+    with joined(mosquitto, "mlpacker.typed") as (queue, source, sink), subscribed(queue) as properties:
+        sink.produce([Message(b"1", None, {"content-type": b"text/csv"}), Message(b"2", None, odd)])
+        sink.flush(10)
+        found = take(source, 2)
+        assert [item.headers for item in found] == [{"content-type": b"text/csv"}, odd]
+        source.ack(found)
+        wait_for(lambda: len(properties) == 2)
+        assert properties[0].ContentType == "text/csv"
+        assert not hasattr(properties[0], "UserProperty")
+
+
+@contextmanager
+def subscribed(queue: QueueSpec) -> Iterator[list[Any]]:
+    """The properties of what comes to somebody who is not us."""
+    found: list[Any] = []
+    client = Client(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5)
+    client.on_message = lambda _client, _data, message: found.append(message.properties)
+    there = Event()
+    client.on_subscribe = lambda *_: there.set()
+    client.connect(queue.server, queue.port)
+    client.subscribe(queue.topic, 1)
+    client.loop_start()
+    assert there.wait(10)
+    yield found
+    client.disconnect()
+    client.loop_stop()
+
+
+def test_who_is_busy_for_long_keeps_its_connections(mosquitto: Broker) -> None:
+    """A broker parts from a client that it has not heard of for one and a half times `keepalive`."""
+    with joined(mosquitto, "mlpacker.busy", keepalive=1) as (_, source, sink):
+        sink.produce([Message(b"1"), Message(b"2")])
+        sink.flush(10)
+        found = take(source, 2)
+        time.sleep(4)
+        sink.produce(found)
+        sink.flush(10)
+        source.ack(found)
+        source.ack(take(source, 2))
+
+
 def test_headers_that_mqtt_cannot_carry_as_text_do_not_cost_the_connection(mosquitto: Broker) -> None:
-    queue = QueueSpec("q", "mqtt", mosquitto.host, mosquitto.port, fresh())
-    source, sink = Mqtt.source(queue, "mlpacker.odd"), Mqtt.sink(queue, "mlpacker.odd")
-    source.connect()
-    sink.connect()
     odd = {
         "of-others;base64": b"a",
         "nul": b"a\0b",
@@ -110,15 +147,14 @@ def test_headers_that_mqtt_cannot_carry_as_text_do_not_cost_the_connection(mosqu
         "c1": "\x85".encode(),
         "noncharacter": "\ufffe".encode(),
     }
-    sink.produce([Message(b"1", b"k\0", odd)])
-    sink.flush(10)
-    (found,) = take(source, 1)
-    assert (found.key, found.headers) == (b"k\0", odd)
-    with pytest.raises(MessageRefused, match=r"header 'large' of 70000 bytes; MQTT carries 48000"):
-        sink.produce([Message(b"1", None, {"large": b"x" * 70_000})])
-    source.ack([found])
-    source.close()
-    sink.close()
+    with joined(mosquitto, "mlpacker.odd") as (_, source, sink):
+        sink.produce([Message(b"1", b"k\0", odd)])
+        sink.flush(10)
+        (found,) = take(source, 1)
+        assert (found.key, found.headers) == (b"k\0", odd)
+        with pytest.raises(MessageRefused, match=r"header 'large' of 70000 bytes; MQTT carries 48000"):
+            sink.produce([Message(b"1", None, {"large": b"x" * 70_000})])
+        source.ack([found])
 
 
 def test_who_loses_its_connection_to_another_of_its_name_is_told_to_look_for_it(mosquitto: Broker) -> None:

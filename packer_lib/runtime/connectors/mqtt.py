@@ -59,7 +59,7 @@ class MqttSource(Source):
         shared = f"$share/{_group(name)}/{queue.topic}"
         self._topic, self._former = (shared, queue.topic) if replica.of > 1 else (queue.topic, shared)
         self._session = Session(queue, client_id(queue, name, "in" + replica.suffix), keep=True)
-        self._inbox: deque[MQTTMessage] = deque()
+        self._inbox: deque[Message] = deque()
         self._granted: list[ReasonCode] = []
         self._acked = False
 
@@ -83,14 +83,16 @@ class MqttSource(Source):
         options = {"options": SubscribeOptions(qos, retainHandling=1)} if session.v5 else {"qos": qos}
         if self._topic.startswith("$share/") and not session.shares:
             raise ConnectionFailed(f"{session.place} knows no shared subscriptions (take 'replicas' out)")
-        session.client.subscribe(self._topic, **options)
-        if session.known:
-            session.client.unsubscribe(self._former)
+        with session.turn:
+            session.client.subscribe(self._topic, **options)
+            if session.known:
+                session.client.unsubscribe(self._former)
         session.wait(lambda: self._granted, session.options["connect_timeout"])
         if not self._granted or self._granted[0].is_failure:
             reason = self._granted[0] if self._granted else session.lost or "no answer"
             if session.known and not session.lost:
-                session.client.subscribe(self._former, **options)
+                with session.turn:
+                    session.client.subscribe(self._former, **options)
             raise ConnectionFailed(f"{session.place} refuses topic {self._topic!r}: {reason} (look at its ACL)")
         if self._granted[0].value < qos:
             log.warning("%s grants QoS %d, not %d: messages may be lost", session.place, self._granted[0].value, qos)
@@ -101,22 +103,24 @@ class MqttSource(Source):
         self._granted = granted
 
     def _on_message(self, _client: Client, _data: Any, message: MQTTMessage) -> None:
-        self._inbox.append(message)
+        """Paho's own message goes at once: kept until its batch is done, its properties alone, some 5 kB of small
+        objects each, took longer than the rest, for then every message gets memory that no cache holds."""
+        self._inbox.append(_message(message))
 
     def consume(self, max_items: int, timeout: float) -> list[Message]:
         """What came before the connection was lost is not handed out: it could not be acknowledged any more."""
         session, inbox = self._session, self._inbox
         session.wait(lambda: inbox, timeout)
         session.client  # noqa: B018 - raises once the connection is lost
-        found = [inbox.popleft() for _ in range(min(max_items, len(inbox)))]
-        return [_message(item) for item in found]
+        return [inbox.popleft() for _ in range(min(max_items, len(inbox)))]
 
     def ack(self, messages: Sequence[Message]) -> None:
         client = self._session.client
-        for message in messages:
-            mid, qos = message.token
-            if client.ack(mid, qos) != MQTT_ERR_SUCCESS:
-                raise ConnectionFailed(f"{self._session.place}: connection lost while acknowledging")
+        with self._session.turn:
+            for message in messages:
+                mid, qos = message.token
+                if client.ack(mid, qos) != MQTT_ERR_SUCCESS:
+                    raise ConnectionFailed(f"{self._session.place}: connection lost while acknowledging")
         self._acked = bool(messages)
 
     def lag(self) -> int:
@@ -124,7 +128,8 @@ class MqttSource(Source):
         return len(self._inbox)
 
     def retire(self) -> bool:
-        self._session.client.unsubscribe(self._topic)
+        with self._session.turn:
+            self._session.client.unsubscribe(self._topic)
         self._session.settle()
         self._session.ends = True
         return True
@@ -163,6 +168,15 @@ def _header(name: str, value: str) -> tuple[str, bytes]:
     return name, value.encode()
 
 
+class Packed(Properties):
+    """Properties that are turned into bytes once, for all the messages that share them."""
+
+    def __init__(self, properties: Properties) -> None:
+        super().__init__(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+        packed = properties.pack()  # type: ignore[no-untyped-call]
+        object.__setattr__(self, "pack", lambda: packed)  # it takes no other attributes than MQTT's
+
+
 def _user_properties(key: bytes | None, headers: Mapping[str, bytes]) -> Properties:
     """Brokers hang up on control characters in a text (MQTT 5, section 1.5.4), so that these travel in base64."""
     pairs = []
@@ -177,7 +191,7 @@ def _user_properties(key: bytes | None, headers: Mapping[str, bytes]) -> Propert
             pairs.append((name + BASE64, base64.b64encode(value).decode()))
     if pairs:
         properties.UserProperty = pairs
-    return properties
+    return Packed(properties)
 
 
 class MqttSink(Sink):
@@ -208,13 +222,15 @@ class MqttSink(Sink):
             client = self._session.client
         except ConnectionFailed as error:
             raise DeliveryFailed(str(error)) from None
-        for message in messages:
-            self._check_size(message)
-            if self._open >= self._session.window:
-                self._wait(self._session.window // 2, None)
-            self._open += 1
-            if client.publish(self._queue.topic, message.value, self._qos, properties=self._properties(message)).rc:
-                raise self._failure("connection lost")
+        topic, qos, window = self._queue.topic, self._qos, self._session.window
+        with self._session.turn:
+            for message in messages:
+                self._check_size(message)
+                if self._open >= window:  # then half of it is waited for, as each waiting costs the same
+                    self._wait(window // 2, None)
+                self._open += 1
+                if client.publish(topic, message.value, qos, properties=self._properties(message)).rc:
+                    raise self._failure("connection lost")
 
     def _properties(self, message: Message) -> Properties | None:
         """Made once for messages that share their headers, as those of a batch do."""

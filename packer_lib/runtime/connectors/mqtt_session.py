@@ -59,7 +59,7 @@ class Session:
     """One connection, looked after by whoever waits for something; once it is lost (`lost` says why) it stays lost."""
 
     def __init__(self, queue: QueueSpec, identity: str, keep: bool) -> None:
-        self._turn = RLock()  # whose turn it is to look after the connection
+        self.turn = RLock()  # whose turn it is to write, or to look after the connection
         self._turned = 0.0
         self._keeping = Event()
         self.lost = ""
@@ -127,7 +127,7 @@ class Session:
         """Looks after the connection until `condition` is true, it is lost, or `seconds` are over; once in any case.
         Whether `condition` is true then. It, and paho's callbacks, are called in the thread that waits."""
         deadline = math.inf if seconds is None else time.monotonic() + seconds
-        with self._turn:
+        with self.turn:
             met = bool(condition())
             self._look(0.0)
             while not (met := met or bool(condition())) and not self.lost and self._client is not None:
@@ -166,10 +166,11 @@ class Session:
         client.loop_misc()
 
     def _stay(self, stop: Event) -> None:
-        """In a thread of its own: the broker is told that we are there while whoever uses the connection is busy."""
+        """In a thread of its own: the broker is told that we are there while whoever uses the connection is busy. The
+        client writes in the thread that calls it, so that two must not at once."""
         pause = max(self.options["keepalive"], 1) / 4
         while not stop.wait(pause):
-            with self._turn:
+            with self.turn:
                 if self._client is not None and not self.lost and time.monotonic() - self._turned > pause:
                     self._look(0.0)
 
@@ -233,7 +234,8 @@ class Session:
         """Returns when the broker has handled all we sent: it answers in order, here an unsubscription from nothing."""
         if self._client is None or self.lost:
             return
-        _, asked = self._client.unsubscribe("mlpacker/settle")
+        with self.turn:
+            _, asked = self._client.unsubscribe("mlpacker/settle")
         self.wait(lambda: self._settled == asked, seconds)
 
     def _on_unsubscribe(self, _client: Client, _data: Any, mid: int, *_: Any) -> None:
@@ -242,7 +244,7 @@ class Session:
     def close(self) -> None:
         """Says goodbye, and waits for the broker to part; one that takes nothing any more is not waited for long."""
         self._keeping.set()
-        with self._turn:
+        with self.turn:
             if self._client is not None and not self.lost:
                 self._client.disconnect(properties=_forget() if self.ends and self.v5 else None)
                 self.wait(lambda: self.lost, GOODBYE_SECONDS)
