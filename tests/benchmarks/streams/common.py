@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import statistics
 import subprocess
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 from urllib.request import urlopen
 
@@ -39,10 +41,32 @@ def medians(measures: Mapping[str, Callable[[], float]], rounds: int) -> dict[st
     return {name: statistics.median(values) for name, values in figures.items()}
 
 
-def our_bundle(folder: Path, padl: str, model: Path) -> Path:
-    """The bundle that `mlpacker bundle` writes for `padl`, whose model is beside it; NAME becomes a name of its own."""
+def queue(connector: str, server: str, port: int, topic: str, **props: Any) -> dict[str, Any]:
+    """As PADL has it."""
+    return {"connector": connector, "props": {"server": server, "port": port, "topic": topic, **props}}
+
+
+def our_bundle(folder: Path, model: Path, source: Any, sink: Any, **step: Any) -> Path:
+    """The bundle that `mlpacker bundle` writes for one step between two queues, under a name of its own.
+
+    Without more in `step` that is a scikit-learn model in a joblib file. `model` is the file, or a code step's folder.
+    """
     name = f"bench-{uuid.uuid4().hex[:8]}"
-    ours = plan(read_text(padl.replace("NAME", name), str(model.parent / "bench.padl.yaml")))
+    joblib = {"type": "model", "framework": "scikit-learn", "serializer": "joblib"}
+    step = {**({} if "type" in step else joblib), **step}
+    props = {"path": f"./{model.name}", "input_format": "json"}
+    if serializer := step.pop("serializer", None):
+        props["serializer"] = serializer
+    padl = {
+        "version": "1.1",
+        "id": name,
+        "containerized": False,
+        "package-mode": "stream",
+        "deploy-mode": "local",
+        "pipeline": {"step": {**step, "props": props, "queues": {"input": "source", "output": "sink"}}},
+        "queues": {"source": source, "sink": sink},
+    }
+    ours = plan(read_text(json.dumps(padl), str(model.parent / "bench.padl.json")))
     unit = ours.units[0]
     fetched = artefacts.fetch(ours, unit, settings.read())
     return bundle.write(ours, unit, fetched, folder / "bundles" / name).path

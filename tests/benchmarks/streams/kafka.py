@@ -12,34 +12,18 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from tests.benchmarks.common import PEERS, own_environment, train
-from tests.benchmarks.streams.common import Found, medians, our_bundle, running
+from tests.benchmarks.streams.common import Found, medians, our_bundle, queue, running
 from tests.support import wait_for
 
-PADL = """
-version: "1.1"
-id: NAME
-containerized: false
-package-mode: stream
-deploy-mode: local
-pipeline:
-  model:
-    type: model
-    framework: FRAMEWORK
-    props: {path: ./MODEL, serializer: SERIALIZER, input_format: json}
-    queues: {input: source, output: sink}
-    delivery: DELIVERY
-queues:
-  source: {connector: kafka, props: {server: HOST, port: PORT, topic: SOURCE}}
-  sink: {connector: kafka, props: {server: HOST, port: PORT, topic: SINK}}
-"""
 COUNT = 600_000  # records of the topic that all read; slower systems are given the first of them
 
 
@@ -51,8 +35,7 @@ class Work:
     model: Path
     payload: bytes
     folder: Path
-    framework: str = "scikit-learn"
-    serializer: str = "joblib"
+    step: Mapping[str, Any] = field(default_factory=dict)  # what is said of it in PADL
     partitions: int = 1
 
 
@@ -67,7 +50,7 @@ def measure(folder: Path, broker: str, rounds: int) -> Found:
     peers["faststream_batch"] = "faststream_batch"
     ratios = {f"kafka_vs_{name}": ours / rates[peer] for name, peer in peers.items()}
     ratios["exactly_once_vs_at_least_once"] = rates["ours_exactly_once"] / ours
-    latency = latencies(work)
+    latency = latencies(work, rounds)
     ratios["latency_p99_vs_poll_one"] = latency["ours_p99"] / latency["poll_one_p99"]
     return Found(rates, ratios, latency)
 
@@ -83,24 +66,20 @@ def systems(work: Work, source: str) -> dict[str, Callable[[], float]]:
         "pass_through": lambda: throughput(work, [*loops, "pass"], COUNT // 2),
         "poll_one": lambda: throughput(work, [*loops, "one"], COUNT // 60),
         "ours": lambda: throughput(work, ours(work, source), COUNT),
-        "ours_exactly_once": lambda: throughput(work, ours(work, source, "exactly_once"), COUNT),
+        "ours_exactly_once": lambda: throughput(work, ours(work, source, delivery="exactly_once"), COUNT),
         "quix_predict": lambda: throughput(work, [*quix, "predict"], COUNT // 60),
         "quix_pass": lambda: throughput(work, [*quix, "pass"], COUNT // 6),
         "faststream_batch": lambda: throughput(work, batch, COUNT // 20),
     }
 
 
-def ours(work: Work, source: str, delivery: str = "at_least_once", padl: str = PADL) -> Callable[[str], list[str]]:
+def ours(work: Work, source: str, **step: Any) -> Callable[[str], list[str]]:
     """The command that runs our unit from `source` to the topic that it is given."""
     host, _, port = work.broker.partition(":")
-    values = {"HOST": host, "PORT": port, "SOURCE": source, "DELIVERY": delivery, "MODEL": work.model.name}
-    values |= {"FRAMEWORK": work.framework, "SERIALIZER": work.serializer}
 
     def command(sink: str) -> list[str]:
-        text = padl
-        for word, value in {**values, "SINK": sink}.items():
-            text = text.replace(word, value)
-        return [sys.executable, str(our_bundle(work.folder, text, work.model) / "main.py")]
+        ends = (queue("kafka", host, int(port), topic) for topic in (source, sink))
+        return [sys.executable, str(our_bundle(work.folder, work.model, *ends, **work.step, **step) / "main.py")]
 
     return command
 
@@ -152,18 +131,21 @@ def rate(broker: str, sink: str, count: int, limit: float = 240.0) -> float:
     raise TimeoutError(f"{sink}: {written} of {count} records after {limit} s")
 
 
-def latencies(work: Work) -> dict[str, float]:
-    """Milliseconds from `produce` to the reader: median and 99th percentile of ours and of the poll-one loop."""
-    found: dict[str, float] = {}
-    for name, per_second in (("ours", 1000), ("poll_one", 50)):
-        source, sink = fresh(work, "in"), fresh(work, "out")
-        loop = [sys.executable, str(PEERS / "kafka_loops.py"), work.broker, source, sink, str(work.model), "poll"]
-        with running(ours(work, source)(sink) if name == "ours" else loop, work.folder):
-            spans = paced(work, source, sink, per_second)
-        found[f"{name}_p50"] = statistics.median(spans) * 1000
-        found[f"{name}_p99"] = statistics.quantiles(spans, n=100)[98] * 1000
-        print(f"[bench] {name} at {per_second}/s: p99 {found[f'{name}_p99']:.1f} ms", flush=True)
-    return found
+def latencies(work: Work, rounds: int) -> dict[str, float]:
+    """Milliseconds from `produce` to the reader, medians of the rounds: of ours at 1000 messages a second, and of a
+    loop that takes, answers and commits each message by itself, at 50."""
+    found: dict[str, list[float]] = {}
+    for number in range(rounds):
+        for name, per_second in (("ours", 1000), ("poll_one", 50)):
+            source, sink = fresh(work, "in"), fresh(work, "out")
+            loop = [sys.executable, str(PEERS / "kafka_loops.py"), work.broker, source, sink, str(work.model), "poll"]
+            with running(ours(work, source)(sink) if name == "ours" else loop, work.folder):
+                spans = paced(work, source, sink, per_second)
+            p99 = statistics.quantiles(spans, n=100)[98] * 1000
+            found.setdefault(f"{name}_p50", []).append(statistics.median(spans) * 1000)
+            found.setdefault(f"{name}_p99", []).append(p99)
+            print(f"[bench] round {number + 1}: {name} at {per_second}/s p99 {p99:.1f} ms", flush=True)
+    return {name: statistics.median(values) for name, values in found.items()}
 
 
 def paced(work: Work, source: str, sink: str, per_second: int, seconds: int = 12) -> list[float]:
@@ -186,9 +168,10 @@ def paced(work: Work, source: str, sink: str, per_second: int, seconds: int = 12
     thread = threading.Thread(target=read)
     thread.start()
     producer = Producer({"bootstrap.servers": work.broker, "linger.ms": 0})
-    producer.produce(source, work.payload, key=b"first")  # whoever reads is there when it is answered
     sent[b"first"] = time.monotonic()
-    wait_for(lambda: producer.poll(0.05) or spans, 60, "a first answer")
+    producer.produce(source, work.payload, key=b"first")
+    producer.flush()
+    wait_for(lambda: spans, 60, "a first answer")  # who is measured takes a while to start
     start = time.monotonic()
     for number in range(total - 1):
         due = start + number / per_second

@@ -13,6 +13,7 @@ from tests.benchmarks.streams.common import Found, medians
 from tests.benchmarks.streams.kafka import Work, filled, ours, throughput
 
 COUNT = 120_000
+KERAS = {"type": "model", "framework": "tensorflow", "serializer": "keras"}
 
 
 def measure(folder: Path, broker: str, rounds: int) -> Found:
@@ -22,7 +23,7 @@ def measure(folder: Path, broker: str, rounds: int) -> Found:
     if not model.exists():
         subprocess.run([sys.executable, script, "train", str(model)], check=True)
     window = [[round(0.1 * step + column, 2) for column in range(3)] for step in range(30)]
-    work = Work(broker, model, json.dumps(window).encode(), folder, "tensorflow", "keras")
+    work = Work(broker, model, json.dumps(window).encode(), folder, KERAS)
     source = filled(work, COUNT)
     loop = [sys.executable, script, "loop", str(model), broker, source, "SINK"]
     rates = medians(

@@ -14,26 +14,10 @@ from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from tests.benchmarks.common import PEERS, train
-from tests.benchmarks.streams.common import Found, medians, our_bundle, running
+from tests.benchmarks.streams.common import Found, medians, our_bundle, queue, running
 from tests.lab import brokers
 from tests.support import wait_for
 
-PADL = """
-version: "1.1"
-id: NAME
-containerized: false
-package-mode: stream
-deploy-mode: local
-pipeline:
-  model:
-    type: model
-    framework: scikit-learn
-    props: {path: ./MODEL, serializer: joblib, input_format: json}
-    queues: {input: source, output: sink}
-queues:
-  source: {connector: mqtt, props: {server: HOST, port: PORT, topic: SOURCE}}
-  sink: {connector: mqtt, props: {server: HOST, port: PORT, topic: SINK}}
-"""
 COUNT = 30_000
 # The lab's broker writes all that it holds to its disk with every change; with so much waiting that is all it did.
 IN_MEMORY = "autosave_on_changes false\nautosave_interval 0\nset_tcp_nodelay true\nmax_inflight_messages 1000\n"
@@ -71,10 +55,8 @@ def _command(folder: Path, broker: brokers.Broker, names: dict[str, str], model:
     if model is None:
         echo = str(PEERS / "mqtt_echo.py")
         return [sys.executable, echo, broker.host, str(broker.port), names["SOURCE"], names["SINK"]]
-    text = PADL.replace("HOST", broker.host).replace("PORT", str(broker.port)).replace("MODEL", model.name)
-    for word, topic in names.items():
-        text = text.replace(word, topic)
-    return [sys.executable, str(our_bundle(folder, text, model) / "main.py")]
+    ends = (queue("mqtt", broker.host, broker.port, topic) for topic in names.values())
+    return [sys.executable, str(our_bundle(folder, model, *ends) / "main.py")]
 
 
 def _wait_subscribed(client: Client, names: dict[str, str]) -> None:

@@ -17,25 +17,9 @@ import time
 from pathlib import Path
 
 from tests.benchmarks.common import PEERS, train
-from tests.benchmarks.streams.common import Found, medians, our_bundle, running, unit_running
+from tests.benchmarks.streams.common import Found, medians, our_bundle, queue, running, unit_running
 from tests.support import free_port, wait_for
 
-PADL = """
-version: "1.1"
-id: NAME
-containerized: false
-package-mode: stream
-deploy-mode: local
-pipeline:
-  model:
-    type: model
-    framework: scikit-learn
-    props: {path: ./MODEL, serializer: joblib, input_format: json}
-    queues: {input: source, output: sink}
-queues:
-  source: {connector: websocket, props: {server: 127.0.0.1, port: IN, topic: in, role: server}}
-  sink: {connector: websocket, props: {server: 127.0.0.1, port: OUT, topic: out, role: server}}
-"""
 COUNT = 60_000
 AT_ONCE = 200  # frames of one write
 
@@ -62,12 +46,10 @@ def bare(folder: Path, payload: bytes) -> float:
 
 
 def ours(folder: Path, payload: bytes, model: Path) -> float:
-    ports = {"IN": free_port(), "OUT": free_port()}
-    text = PADL.replace("MODEL", model.name)
-    for word, port in ports.items():
-        text = text.replace(f"port: {word}", f"port: {port}")
-    with unit_running(our_bundle(folder, text, model), folder):
-        return through(dialled(ports["IN"], "/in"), dialled(ports["OUT"], "/out"), payload, 3)  # a frame of one digit
+    ports = {"in": free_port(), "out": free_port()}
+    ends = (queue("websocket", "127.0.0.1", port, topic, role="server") for topic, port in ports.items())
+    with unit_running(our_bundle(folder, model, *ends), folder):
+        return through(dialled(ports["in"], "/in"), dialled(ports["out"], "/out"), payload, 3)  # a frame of one digit
 
 
 def through(into: socket.socket, out: socket.socket, payload: bytes, answer: int) -> float:
