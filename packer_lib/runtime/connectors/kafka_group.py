@@ -1,12 +1,24 @@
-"""What a member of a consumer group does beside taking messages: stay in it, and know how far it is behind."""
+"""What a member of a consumer group does beside taking messages: stay in it, say what is done, know what is left."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from threading import Condition, Event, Thread, get_ident
 
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from ..contract import ConnectionFailed
+from ..manifest import QueueSpec
+from .kafka_client import Health, place
+
+LATER = {
+    KafkaError.REBALANCE_IN_PROGRESS,
+    KafkaError.ILLEGAL_GENERATION,
+    KafkaError.UNKNOWN_MEMBER_ID,
+    KafkaError.FENCED_INSTANCE_ID,
+    KafkaError._NO_OFFSET,
+}
 
 
 class Keeper:
@@ -52,14 +64,73 @@ class Keeper:
                 self._keep()
 
 
+class Commits:
+    """What is done and the broker may not know yet: `ends`, partition → the first offset that is not done.
+
+    A rebalance forbids to say it: that is `postponed` then, and to be said again. What else fails is for `require`.
+    """
+
+    def __init__(self, queue: QueueSpec, health: Health) -> None:
+        self.ends: dict[int, int] = {}
+        self.postponed = False
+        self.failed = ""
+        self._queue, self._health = queue, health
+
+    def soon(self, consumer: Consumer) -> None:
+        """Says all of it. Nobody waits for the answer, which is heard while somebody polls."""
+        self.postponed = False
+        if not self.ends:
+            return
+        try:
+            consumer.commit(offsets=self._offsets(self.ends), asynchronous=True)
+        except KafkaException as error:
+            self.failed = error.args[0].str()
+
+    def answered(self, error: KafkaError | None, parts: Sequence[TopicPartition]) -> None:
+        """For the client's configuration, as `on_commit`."""
+        failed = error or next((part.error for part in parts if part.error), None)
+        if failed is not None:
+            self._judge(failed)
+            return
+        for part in parts:
+            if self.ends.get(part.partition) == part.offset:
+                del self.ends[part.partition]
+
+    def now(self, consumer: Consumer, partitions: Collection[int]) -> None:
+        """Says what is done of `partitions` and waits for the answer."""
+        ends = {partition: end for partition, end in self.ends.items() if partition in partitions}
+        if not ends:
+            return
+        self.postponed = False
+        try:
+            self.answered(None, consumer.commit(offsets=self._offsets(ends), asynchronous=False))
+        except KafkaException as error:
+            self._judge(error.args[0])
+        self.require()
+
+    def require(self) -> None:
+        if self.failed:
+            raise ConnectionFailed(f"{place(self._queue)}: offsets not committed: {self.failed}")
+
+    def _judge(self, error: KafkaError) -> None:
+        self._health.count(error.name())
+        if error.code() in LATER:
+            self.postponed = True
+        else:
+            self.failed = error.str()
+
+    def _offsets(self, ends: Mapping[int, int]) -> list[TopicPartition]:
+        return [TopicPartition(self._queue.topic, partition, offset) for partition, offset in ends.items()]
+
+
 def behind(consumer: Consumer, topic: str, places: Mapping[int, int]) -> int:
     """How many messages of `topic` are beyond `places` (partition → offset), by what the client heard last.
 
     Asks nobody; `position` and `assignment` of a client wait for seconds while its group finds itself.
     """
     total = 0
-    for partition, place in places.items():
+    for partition, reached in places.items():
         found = consumer.get_watermark_offsets(TopicPartition(topic, partition), cached=True)
         if found and found[1] >= 0:
-            total += max(0, found[1] - max(place, found[0]))
+            total += max(0, found[1] - max(reached, found[0]))
     return total
