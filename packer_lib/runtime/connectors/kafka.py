@@ -239,8 +239,9 @@ class KafkaSource(Source):
         self._keeper.stop(self._changed)
         consumer, self._consumer, self._lag = self._consumer, None, 0
         if consumer is not None:
-            with suppress(KafkaException, ConnectionFailed):
+            with suppress(KafkaException):
                 self._commit_at_last(consumer)
+            self._commits.ends.clear()  # else it is tried once more, for however long, when the partitions go
             consumer.close()
 
     def _commit_at_last(self, consumer: Consumer) -> None:

@@ -97,7 +97,8 @@ class Commits:
                 del self.ends[part.partition]
 
     def now(self, consumer: Consumer, partitions: Collection[int]) -> None:
-        """Says what is done of `partitions` and waits for the answer."""
+        """Says what is done of `partitions` and waits for the answer. Raises nothing, for it is called by the client
+        too, which would pass that on from wherever it was called."""
         ends = {partition: end for partition, end in self.ends.items() if partition in partitions}
         if not ends:
             return
@@ -106,7 +107,6 @@ class Commits:
             self.answered(None, consumer.commit(offsets=self._offsets(ends), asynchronous=False))
         except KafkaException as error:
             self._judge(error.args[0])
-        self.require()
 
     def require(self) -> None:
         if self.failed:
