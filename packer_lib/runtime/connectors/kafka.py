@@ -123,6 +123,11 @@ class KafkaSource(Source):
 
     def _take(self, consumer: Consumer, max_items: int, timeout: float) -> list[Message]:
         """What there is, else what comes within `timeout`; that a partition is at its end is no message."""
+        for patience in (0.0, timeout):  # an answer that came meanwhile is heard by asking
+            if self._commits.overdue:
+                self._early += consumer.consume(1, patience)
+        if self._commits.overdue:
+            return []
         if self._keeper.paused:
             consumer.resume(self._parts())
             self._keeper.paused = False

@@ -10,8 +10,10 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from ..contract import ConnectionFailed
 from ..manifest import QueueSpec
-from .kafka_client import Health, place
+from .kafka_client import ANSWER_MS, Health, place
 
+ANSWER_SECONDS = 0.2  # a broker that is there takes a few milliseconds
+LOST_SECONDS = 2 * ANSWER_MS / 1000
 LATER = {
     KafkaError.REBALANCE_IN_PROGRESS,
     KafkaError.ILLEGAL_GENERATION,
@@ -68,6 +70,7 @@ class Commits:
     """What is done and the broker may not know yet: `ends`, partition → the first offset that is not done.
 
     A rebalance forbids to say it: that is `postponed` then, and to be said again. What else fails is for `require`.
+    While answers are `overdue` nothing more is to be begun, for all of it would come again if there is none.
     """
 
     def __init__(self, queue: QueueSpec, health: Health) -> None:
@@ -75,6 +78,11 @@ class Commits:
         self.postponed = False
         self.failed = ""
         self._queue, self._health = queue, health
+        self._asked, self._heard = 0, 0.0  # answers that are to come, and when the last one came or the first was due
+
+    @property
+    def overdue(self) -> bool:
+        return self._asked > 0 and time.monotonic() - self._heard > ANSWER_SECONDS
 
     def soon(self, consumer: Consumer) -> None:
         """Says all of it. Nobody waits for the answer, which is heard while somebody polls."""
@@ -85,12 +93,23 @@ class Commits:
             consumer.commit(offsets=self._offsets(self.ends), asynchronous=True)
         except KafkaException as error:
             self.failed = error.args[0].str()
+        else:
+            self._heard = self._heard if self._asked else time.monotonic()
+            self._asked += 1
 
     def answered(self, error: KafkaError | None, parts: Sequence[TopicPartition]) -> None:
         """For the client's configuration, as `on_commit`."""
+        self._asked, self._heard = max(0, self._asked - 1), time.monotonic()
+        self._learn(error, parts)
+
+    def _learn(self, error: KafkaError | None, parts: Sequence[TopicPartition]) -> None:
         failed = error or next((part.error for part in parts if part.error), None)
         if failed is not None:
-            self._judge(failed)
+            self._health.count(failed.name())
+            if failed.code() in LATER:
+                self.postponed = True
+            else:
+                self.failed = failed.str()
             return
         for part in parts:
             if self.ends.get(part.partition) == part.offset:
@@ -104,20 +123,16 @@ class Commits:
             return
         self.postponed = False
         try:
-            self.answered(None, consumer.commit(offsets=self._offsets(ends), asynchronous=False))
+            self._learn(None, consumer.commit(offsets=self._offsets(ends), asynchronous=False))
         except KafkaException as error:
-            self._judge(error.args[0])
+            self._learn(error.args[0], ())
 
     def require(self) -> None:
+        """`ConnectionFailed` when the broker takes what is done no more, or says nothing for long."""
+        if self._asked and time.monotonic() - self._heard > LOST_SECONDS:
+            self.failed = self.failed or f"no answer in {LOST_SECONDS:g} s"
         if self.failed:
             raise ConnectionFailed(f"{place(self._queue)}: offsets not committed: {self.failed}")
-
-    def _judge(self, error: KafkaError) -> None:
-        self._health.count(error.name())
-        if error.code() in LATER:
-            self.postponed = True
-        else:
-            self.failed = error.str()
 
     def _offsets(self, ends: Mapping[int, int]) -> list[TopicPartition]:
         return [TopicPartition(self._queue.topic, partition, offset) for partition, offset in ends.items()]
