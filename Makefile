@@ -38,7 +38,7 @@ soak: .venv/ready prerequisites ## two streaming units under a steady load for h
 	@$(UV) run --frozen --no-sync python -m tests.stream_faults.soak $(ARGS)
 
 replicas: lab ## replicas of streams under load in every form and every kind of delivery: what `make test` takes a part of
-	@MLPACKER_LONG=1 $(UV) run --frozen --no-sync pytest -s tests/runtime/test_replicas.py tests/integration/test_replicas.py tests/integration/test_replicas_elsewhere.py $(ARGS)
+	@MLPACKER_LONG=1 $(UV) run --frozen --no-sync pytest -s tests/runtime/test_replicas.py tests/integration/test_replicas.py tests/integration/test_streams_elsewhere.py $(ARGS)
 
 sizes: lab ## sizes of images beside BentoML's, and what a new model costs, into docs/images.md
 	@$(UV) run --frozen --no-sync python -m tests.sizes

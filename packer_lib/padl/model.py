@@ -17,7 +17,7 @@ Delivery = Literal["at_least_once", "exactly_once"]
 class Batch:
     """Bounds of one batch. `max_wait_ms` 0: take what is waiting, never wait for more."""
 
-    max_size: int = 1024
+    max_size: int = 2048
     max_wait_ms: int = 0
 
 

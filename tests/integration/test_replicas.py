@@ -5,45 +5,23 @@ from __future__ import annotations
 import json
 import os
 import signal
-import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from packer_lib.runtime.contract import Message
 from packer_lib.runtime.manifest import QueueSpec
 from tests.integration.here import Here, processes
+from tests.integration.streaming import CODE, HANDLER, LONG, Flow, document, unit
 from tests.lab.brokers import Broker
 from tests.runtime.test_replicas import spread
-from tests.runtime.test_streams import on, put, read_until, reading, writing
+from tests.runtime.test_streams import on, put, read_until, reading
 from tests.support import wait_for
 
 pytestmark = [pytest.mark.native, pytest.mark.broker, pytest.mark.timeout(600)]
-STREAM = """
-version: "1.1"
-id: shared
-containerized: {containerized}
-package-mode: stream
-deploy-mode: local
-pipeline:
-  pass:
-    type: code
-    language: python
-    props: {{path: ./code}}
-    replicas: {replicas}
-    batch: {{max_size: 20}}{more}
-    queues: {{input: in, output: out}}
-queues:
-  in: {{connector: {source.connector}, props: {{server: {source.server}, port: {source.port}, topic: {source.topic}}}}}
-  out: {{connector: {sink.connector}, props: {{server: {sink.server}, port: {sink.port}, topic: {sink.topic}}}}}
-"""
-LONG = bool(os.environ.get("MLPACKER_LONG"))  # `make replicas`
-HANDLER = "import time\ndef handler(value):\n    time.sleep(0.001)\n    return value\n"
 
 
 @pytest.fixture
@@ -55,64 +33,8 @@ def place(tmp_path: Path) -> Iterator[Here]:
     made.mlpacker("undeploy", "shared")
 
 
-@dataclass
-class Flow:
-    """Numbers that are put into `source` at a steady rate while the block runs, and all that comes out of `sink`."""
-
-    source: QueueSpec
-    sink: QueueSpec
-    rate: float = 150.0
-    sent: int = 0
-    got: list[int] = field(default_factory=list)
-
-    def __enter__(self) -> Flow:
-        self._stop, self._end = threading.Event(), threading.Event()
-        self._threads = [threading.Thread(target=self._read), threading.Thread(target=self._write)]
-        self._listens = threading.Event()
-        self._threads[0].start()
-        assert self._listens.wait(30)
-        self._threads[1].start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._end.set()
-        for thread in self._threads:
-            thread.join(60)
-
-    def stop(self) -> None:
-        """No more is put in, and all of it has come out; what comes twice has had its time."""
-        self._stop.set()
-        self._threads[1].join(60)
-        wait_for(lambda: len(set(self.got)) == self.sent, 40, f"all of {self.sent}: {len(set(self.got))} came")
-        time.sleep(2)
-
-    def _write(self) -> None:
-        with writing(self.source) as sink:
-            begun = time.monotonic()
-            while not self._stop.wait(0.02):
-                due = int((time.monotonic() - begun) * self.rate)
-                sink.produce([Message(b'{"n": %d}' % number, b"%d" % number) for number in range(self.sent, due)])
-                sink.flush(30)
-                self.sent = due
-
-    def _read(self) -> None:
-        with reading(self.sink) as source:
-            self._listens.set()
-            while not self._end.is_set():
-                batch = source.consume(1000, 0.2)
-                source.ack(batch)
-                self.got.extend(json.loads(message.value)["n"] for message in batch)
-
-
-def write(place: Here, source: QueueSpec, sink: QueueSpec, replicas: int, more: str = "", boxed: bool = False) -> str:
-    values = {"source": source, "sink": sink, "replicas": replicas, "more": more, "containerized": str(boxed).lower()}
-    return place.write("shared.yaml", STREAM.format(**values))
-
-
-def unit(place: Here, pipeline: str = "shared") -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(place.mlpacker("status", pipeline, "--json").stdout)["units"][0]
-    return found
+def write(place: Here, queues: Sequence[QueueSpec], replicas: int, **more: Any) -> str:
+    return place.write("shared.json", document("shared", {**CODE, "replicas": replicas, **more}, queues))
 
 
 @pytest.mark.parametrize("kind", ["kafka", "mqtt", *(["kafka once"] if LONG else [])])
@@ -121,12 +43,12 @@ def test_more_and_fewer_replicas_under_load_lose_and_double_nothing(
 ) -> None:
     source = on(mosquitto, "in") if kind == "mqtt" else spread(kafka, "in", 4)
     sink = on(kafka, "out")
-    more = "\n    delivery: exactly_once" if "once" in kind else ""
+    more = {"delivery": "exactly_once"} if "once" in kind else {}
     told, seen = [], []
 
     def deploy(replicas: int) -> None:
         begun = time.monotonic()
-        done = place.mlpacker("deploy", write(place, source, sink, replicas, more), "--json")
+        done = place.mlpacker("deploy", write(place, (source, sink), replicas, **more), "--json")
         assert done.returncode == 0, done.stderr
         told.extend(one["action"] for one in json.loads(done.stdout)["units"])
         seen.append(wait_for(lambda: (one := unit(place))["state"] == "running" and one))  # a group may be moving
@@ -161,16 +83,13 @@ def handler(value):
         threading.Event().wait()
     return value
 """
-DEAD = """  dead: {{connector: kafka, props: {{server: {0.server}, port: {0.port}, topic: {0.topic}}}}}
-"""
 SHORT = {"MLPACKER__DEPLOY__STALL_SECONDS": "1"}
 
 
 def test_a_message_that_hangs_its_unit_is_quarantined_after_three_deliveries(place: Here, kafka: Broker) -> None:
     source, sink, dead = on(kafka, "in"), on(kafka, "out"), on(kafka, "dead")
     place.write("code/main.py", HANGS)
-    file = write(place, source, sink, 1, "\n    on_error: dead_letter\n    dead_letter: dead")
-    place.write(file, (place.folder / file).read_text() + DEAD.format(dead))
+    file = write(place, (source, sink, dead), 1, on_error="dead_letter", dead_letter="dead")
     with reading(sink) as reader, reading(dead) as letters:
         done = place.mlpacker("deploy", file, **SHORT)
         assert done.returncode == 0, done.stderr
@@ -198,7 +117,7 @@ def test_a_set_of_which_one_has_failed_says_so_and_is_mended_by_a_deploy(place: 
     place.write("code/main.py", DIES.replace("MARK", str(mark)))
     queues = on(mosquitto, "in"), on(mosquitto, "out")
     for replicas in (1, 2):
-        file = write(place, *queues, replicas)
+        file = write(place, queues, replicas)
         assert place.mlpacker("deploy", file).returncode == 0
     whole = unit(place)
     mark.touch()
@@ -212,7 +131,7 @@ def test_a_set_of_which_one_has_failed_says_so_and_is_mended_by_a_deploy(place: 
     assert "failed 1/2: replica 1: Exited" in " ".join(table.split())
     assert failed["pid"] == whole["pid"]
     lines = place.mlpacker("logs", "shared").stdout.splitlines()
-    assert {line.partition(" | ")[0] for line in lines} == {"pass.0", "pass.1"}
+    assert {line.partition(" | ")[0] for line in lines} == {"step.0", "step.1"}
     mark.unlink()
     done = place.mlpacker("deploy", file, "--json")
     assert [one["action"] for one in json.loads(done.stdout)["units"]] == ["replace"], done.stderr

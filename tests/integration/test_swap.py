@@ -15,6 +15,7 @@ import pytest
 from packer_lib.runtime.contract import MODEL, Message, Source
 from packer_lib.runtime.manifest import QueueSpec
 from tests.contract.connectors import take
+from tests.integration import streaming
 from tests.integration.here import Here
 from tests.lab.brokers import Broker
 from tests.runtime.swapping import APART, digest, line
@@ -22,22 +23,6 @@ from tests.runtime.test_streams import on, reading, writing
 from tests.support import wait_for
 
 pytestmark = [pytest.mark.native, pytest.mark.broker, pytest.mark.timeout(600)]
-STREAM = """
-version: "1.1"
-id: swapping
-containerized: false
-package-mode: stream
-deploy-mode: local
-pipeline:
-  model:
-    type: model
-    framework: scikit-learn
-    props: {path: ./model.joblib, serializer: joblib}
-    queues: {input: readings, output: answers}
-queues:
-  readings: {connector: mqtt, props: {server: 127.0.0.1, port: PORT, topic: IN}}
-  answers: {connector: mqtt, props: {server: 127.0.0.1, port: PORT, topic: OUT}}
-"""
 
 
 class Place(Here):
@@ -74,9 +59,7 @@ def queues(mosquitto: Broker) -> tuple[QueueSpec, QueueSpec]:
 @pytest.fixture
 def place(tmp_path: Path, queues: tuple[QueueSpec, QueueSpec]) -> Iterator[Place]:
     made = Place(tmp_path, tmp_path / "home")
-    source, sink = queues
-    text = STREAM.replace("PORT", str(source.port)).replace("IN", source.topic).replace("OUT", sink.topic)
-    made.write("swapping.yaml", text)
+    made.write("swapping.json", streaming.document("swapping", streaming.MODEL, queues))
     yield made
     made.mlpacker("undeploy", "swapping")
     assert made.state()["processes"] == {}
@@ -94,68 +77,68 @@ def version(source: QueueSpec, reader: Source) -> tuple[int, str]:
 def test_a_new_model_is_live_without_a_restart_and_stays_so(place: Place, queues: tuple[QueueSpec, QueueSpec]) -> None:
     own, new, other = place.model(0, "model.joblib"), place.model(1), place.model(2)
     place.model(3, features=2)
-    deployed = place.mlpacker("deploy", "swapping.yaml")
+    deployed = place.mlpacker("deploy", "swapping.json")
     assert deployed.returncode == 0, deployed.stderr
     before = place.unit()
     with reading(queues[1]) as reader:
-        assert version(queues[0], reader) == (0, f"model={own[:12]}")
+        assert version(queues[0], reader) == (0, f"step={own[:12]}")
 
-        done = place.mlpacker("swap", "swapping", "model", "model1.joblib", "--sha256", new)
+        done = place.mlpacker("swap", "swapping", "step", "model1.joblib", "--sha256", new)
         assert done.returncode == 0, done.stderr
         assert "1 of 1 process answer with it" in done.stderr
-        assert done.stdout.split()[:3] == ["model", "swap", before["release"]]
-        assert version(queues[0], reader) == (1, f"model={new[:12]}")
+        assert done.stdout.split()[:3] == ["step", "swap", before["release"]]
+        assert version(queues[0], reader) == (1, f"step={new[:12]}")
         assert (place.live(), place.unit()["pid"]) == (new, before["pid"])
 
-        refused = place.mlpacker("swap", "swapping", "model", "model3.joblib")
+        refused = place.mlpacker("swap", "swapping", "step", "model3.joblib")
         assert refused.returncode == 7, refused.stderr
         assert "it does not answer a message that came lately: expected (2,), got (1,)" in refused.stderr
         assert version(queues[0], reader)[0] == 1
-        assert place.action("swap", "swapping", "model", "model2.joblib") == "swap"
-        assert version(queues[0], reader) == (2, f"model={other[:12]}")
+        assert place.action("swap", "swapping", "step", "model2.joblib") == "swap"
+        assert version(queues[0], reader) == (2, f"step={other[:12]}")
 
         os.kill(place.unit()["pid"], signal.SIGKILL)
         wait_for(lambda: place.unit()["state"] == "running" and place.unit()["pid"] != before["pid"], 60, "its restart")
-        assert version(queues[0], reader) == (2, f"model={other[:12]}")
+        assert version(queues[0], reader) == (2, f"step={other[:12]}")
 
         assert (
-            json.loads(place.mlpacker("deploy", "swapping.yaml", "--dry-run", "--json").stdout)["units"][0]["action"]
+            json.loads(place.mlpacker("deploy", "swapping.json", "--dry-run", "--json").stdout)["units"][0]["action"]
             == "swap"
         )
         pid = place.unit()["pid"]
-        assert place.action("deploy", "swapping.yaml") == "swap", "the file's word is the last"
-        assert version(queues[0], reader) == (0, f"model={own[:12]}")
+        assert place.action("deploy", "swapping.json") == "swap", "the file's word is the last"
+        assert version(queues[0], reader) == (0, f"step={own[:12]}")
         assert (place.live(), place.unit()["pid"]) == (own, pid)
-        assert place.action("deploy", "swapping.yaml") == "nothing"
+        assert place.action("deploy", "swapping.json") == "nothing"
 
-        place.mlpacker("swap", "swapping", "model", "model1.joblib")
+        place.mlpacker("swap", "swapping", "step", "model1.joblib")
         place.model(5, "model.joblib")
-        assert place.action("deploy", "swapping.yaml") == "replace"
+        assert place.action("deploy", "swapping.json") == "replace"
         assert version(queues[0], reader)[0] == 5
         assert place.action("rollback", "swapping") == "replace"
         assert version(queues[0], reader)[0] == 1, "as it was when it was live"
         assert place.live() == new
     audit = [json.loads(text)["what"] for text in (place.home / "audit.log").read_text().splitlines()]
-    assert audit.count("swap model") == 3
+    assert audit.count("swap step") == 3
     assert audit.count("swap back") == 1
 
 
 def test_what_cannot_be_swapped_is_said_in_one_line(place: Place) -> None:
     place.model(0, "model.joblib")
-    assert place.mlpacker("swap", "swapping", "model", "model.joblib").returncode == 2
-    assert place.mlpacker("deploy", "swapping.yaml").returncode == 0
+    assert place.mlpacker("swap", "swapping", "step", "model.joblib").returncode == 2
+    assert place.mlpacker("deploy", "swapping.json").returncode == 0
     before = place.live()
     place.write("text.joblib", "no model at all")
     cases = {
-        ("swapping", "modle", "model.joblib"): (2, "did you mean 'model'?"),
-        ("swapping", "model", "nothing.joblib"): (5, "there is no"),
-        ("swapping", "model", "/etc/passwd"): (4, "outside the model roots"),
-        ("swapping", "model", "text.joblib"): (5, "is no joblib file"),
-        ("swapping", "model", "model.joblib", "--sha256", "ab" * 32): (5, "the model's sha256 is"),
+        ("swapping", "stepp", "model.joblib"): (2, "did you mean 'step'?"),
+        ("swapping", "step", "nothing.joblib"): (5, "there is no"),
+        ("swapping", "step", "/etc/passwd"): (4, "outside the model roots"),
+        ("swapping", "step", "text.joblib"): (5, "is no joblib file"),
+        ("swapping", "step", "model.joblib", "--sha256", "ab" * 32): (5, "the model's sha256 is"),
     }
     for words, (code, text) in cases.items():
         done = place.mlpacker("swap", *words)
         assert (done.returncode, text in done.stderr) == (code, True), done.stderr
-    strict = place.mlpacker("swap", "swapping", "model", "model.joblib", MLPACKER__SECURITY__STRICT="true")
+    strict = place.mlpacker("swap", "swapping", "step", "model.joblib", MLPACKER__SECURITY__STRICT="true")
     assert strict.returncode == 4, strict.stderr
     assert place.live() == before

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -50,6 +51,13 @@ class Worker:
     @property
     def log(self) -> str:
         return self.log_file.read_text(encoding="utf-8")
+
+    def where(self) -> str:
+        """The end of its log, with where each of its threads stands if its code told faulthandler to say it."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(signal.SIGUSR2)
+            time.sleep(0.5)
+        return self.log[-6000:]
 
     def ask(self, path: str) -> tuple[int, Any]:
         """Status and body; status 0 while nothing listens."""

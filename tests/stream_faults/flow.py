@@ -57,13 +57,6 @@ class Flow:
         assert self.worker.process.poll() is None, self.worker.log
         self.worker.signal(signal.SIGKILL)
 
-    def where(self) -> str:
-        """The end of the worker's log, with where each of its threads stands."""
-        if self.worker.process is not None and self.worker.process.poll() is None:
-            self.worker.process.send_signal(signal.SIGUSR2)
-            time.sleep(0.5)
-        return self.worker.log[-6000:]
-
     def revive(self) -> None:
         self.worker.start()
 
@@ -95,7 +88,7 @@ class Flow:
         note = f"; {len(unwritten)} confirmed by mosquitto and not written when it was killed" if unwritten else ""
         TABLE.add(fault, self.ends, verdict, outcome + note)
         lost = verdict.lost - len(unwritten)
-        assert (lost, verdict.alien, verdict.disordered) == (0, 0, 0), f"{verdict}\n{self.where()}"
+        assert (lost, verdict.alien, verdict.disordered) == (0, 0, 0), f"{verdict}\n{self.worker.where()}"
         return verdict
 
 

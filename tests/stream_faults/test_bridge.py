@@ -6,7 +6,7 @@ import random
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -86,7 +86,7 @@ def bridge(tmp_path: Path) -> Iterator[tuple[Bridge, QueueSpec, QueueSpec]]:
 def test_killing_everything_in_random_order_loses_nothing(bridge: tuple[Bridge, QueueSpec, QueueSpec]) -> None:
     made, first, last = bridge
     ledger, dice, deaths = Ledger(), random.Random(15), 0
-    with reading(last, lambda value, _headers: ledger.deliver(value)):
+    with reading(last, lambda value, _headers: ledger.deliver(value)), told(made):
         writer = feed(first, ledger)
         until = time.monotonic() + SECONDS
         with traffic(writer, RATE):
@@ -104,6 +104,20 @@ def test_killing_everything_in_random_order_loses_nothing(bridge: tuple[Bridge, 
     print(f"doubled {verdict.doubled / max(1, verdict.confirmed):.2%}, p99 {verdict.p99:.2f} s, {deaths} kills")
     assert made.ended == 0, "\n".join(worker.log[-2000:] for worker in made.workers)
     assert deaths >= full(60, 5)
+
+
+@contextmanager
+def told(bridge: Bridge) -> Iterator[None]:
+    """When it fails: what each unit counts, and the end of its log."""
+    try:
+        yield
+    except BaseException:
+        for worker in bridge.workers:
+            counts = [line for line in str(worker.ask("/metrics")[1]).splitlines() if line.startswith("mlpacker_")]
+            print(worker.folder.name, worker.ask("/readyz"), *counts, worker.where(), sep="\n")
+        for broker in bridge.brokers.values():
+            print(broker.name, (broker.folder / "log.txt").read_text(errors="replace")[-6000:], sep="\n")
+        raise
 
 
 def _p99(ledger: Ledger) -> float:

@@ -79,11 +79,11 @@ def _swallowed(flow: Flow, proxy: Proxy, side: str) -> None:
         mark, started = flow.ledger.sent + RATE, time.monotonic()
         most = MOST[flow.ends.partition(" ")[0]]
         while not flow.ledger.arrived(mark):
-            assert time.monotonic() - started < 2 * most, flow.where()
+            assert time.monotonic() - started < 2 * most, flow.worker.where()
             time.sleep(0.05)
         took = time.monotonic() - started
     flow.conclude(f"connections of {side} half-open", f"messages again after {took:.0f} s")
-    assert took < most, flow.where()
+    assert took < most, flow.worker.where()
     proxy.swallow()
     time.sleep(1)
     began = time.monotonic()

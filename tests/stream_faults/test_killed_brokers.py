@@ -72,7 +72,7 @@ def _caught_up(flow: Flow) -> float:
     """Seconds until messages that were sent from now on come out."""
     started, mark = time.monotonic(), flow.ledger.sent
     while not flow.ledger.arrived(mark):
-        assert time.monotonic() - started < 60, f"no message comes again: {flow.where()}"
+        assert time.monotonic() - started < 60, f"no message comes again: {flow.worker.where()}"
         time.sleep(0.05)
     return time.monotonic() - started
 

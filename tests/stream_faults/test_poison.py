@@ -95,7 +95,7 @@ def _revived(flow: Flow, most: int) -> int:
     """Starts it again as often as it dies, as supervisor would, until all is there; how often that was."""
     deaths, begun = 0, time.monotonic()
     while flow.ledger.unconfirmed() or flow.ledger.missing():
-        assert time.monotonic() - max(begun, flow.ledger.moved) < 60, flow.where()
+        assert time.monotonic() - max(begun, flow.ledger.moved) < 60, flow.worker.where()
         assert flow.worker.process is not None
         if flow.worker.process.poll() is not None:
             deaths += 1

@@ -57,7 +57,7 @@ def _stop(flow: Flow) -> tuple[float, bool]:
             answers.append(flow.worker.ask("/readyz")[0])
         except (OSError, HTTPException):  # in the middle of an answer
             answers.append(0)
-        assert time.monotonic() - started < GRACE, flow.where()
+        assert time.monotonic() - started < GRACE, flow.worker.where()
     assert process.returncode == 0, flow.worker.log[-3000:]
     said = [answer for answer in answers if answer]
     unready = said[said.index(503) :] if 503 in said else []  # it hears the signal between two calls of a client

@@ -17,18 +17,11 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, Topi
 from ..contract import ALONE, ConnectionFailed, DeliveryFailed, Message, MessageRefused, Replica, Sink, Source
 from ..manifest import QueueSpec
 from .kafka_client import Health, config_of, place, prepare, require_answer
-from .kafka_group import Keeper, behind
+from .kafka_group import Commits, Keeper, behind
 
 PATIENCE_SECONDS = 5.0
 LEAVE_SECONDS = 5.0
 MAX_POLL_MS = 300_000  # librdkafka's own default
-COMMIT_LATER = {
-    KafkaError.REBALANCE_IN_PROGRESS,
-    KafkaError.ILLEGAL_GENERATION,
-    KafkaError.UNKNOWN_MEMBER_ID,
-    KafkaError.FENCED_INSTANCE_ID,
-    KafkaError._NO_OFFSET,
-}
 
 
 class Kafka:
@@ -62,10 +55,9 @@ class KafkaSource(Source):
         self._queue, self._name, self._replica = queue, name, replica
         self._consumer: Consumer | None = None
         self._health = Health(queue.id)
-        self._ends: dict[int, int] = {}  # partition → first offset that is not done, not committed yet
+        self._commits = Commits(queue, self._health)
         self._owned: set[int] = set()
-        self._shrunk = self._postponed = False
-        self._uncommitted = ""
+        self._shrunk = False
         self._places: dict[int, int] = {}  # partition → where it goes on, for `lag`
         self._early: list[Any] = []  # came while nobody asked for messages
         self._lag, self._measured = 0, 0.0
@@ -75,9 +67,10 @@ class KafkaSource(Source):
         self._keeper = Keeper(1, self._keep)
 
     def connect(self) -> None:
-        self._health, self._ends, self._owned, self._places = Health(self._queue.id), {}, set(), {}
-        self._early, self._in_hand, self._lag, self._uncommitted = [], 0, 0, ""
-        self._shrunk = self._postponed = False
+        self._health = Health(self._queue.id)
+        self._commits = Commits(self._queue, self._health)
+        self._owned, self._places, self._early = set(), {}, []
+        self._in_hand, self._lag, self._shrunk = 0, 0, False
         config = config_of(
             self._queue,
             self._name + self._replica.suffix,
@@ -97,7 +90,7 @@ class KafkaSource(Source):
             "enable.auto.offset.store": False,
             "enable.partition.eof": True,
             **self._health.callbacks,
-            "on_commit": self._committed,
+            "on_commit": self._commits.answered,
         }
         prepare(self._queue, config)
         self._consumer = Consumer(config)
@@ -116,13 +109,12 @@ class KafkaSource(Source):
                 messages = self._take(self._consumer, max_items, timeout)
             except KafkaException as error:
                 raise ConnectionFailed(f"{place(self._queue)}: {error.args[0].str()}") from None
-            if self._uncommitted:
-                raise ConnectionFailed(f"{place(self._queue)}: offsets not committed: {self._uncommitted}")
+            self._commits.require()
             if self._shrunk:  # while we took them; now they are another's
                 messages, self._shrunk = [item for item in messages if item.token[0] in self._owned], False
             self._in_hand += len(messages)
-            if self._postponed and not messages:
-                self._commit_soon(self._consumer)
+            if self._commits.postponed and not messages:
+                self._commits.soon(self._consumer)
             self._measure(self._consumer)
             self._keeper.beat()
             if not messages and self._health.error:
@@ -131,6 +123,11 @@ class KafkaSource(Source):
 
     def _take(self, consumer: Consumer, max_items: int, timeout: float) -> list[Message]:
         """What there is, else what comes within `timeout`; that a partition is at its end is no message."""
+        for patience in (0.0, timeout):  # an answer that came meanwhile is heard by asking
+            if self._commits.overdue:
+                self._early += consumer.consume(1, patience)
+        if self._commits.overdue:
+            return []
         if self._keeper.paused:
             consumer.resume(self._parts())
             self._keeper.paused = False
@@ -186,40 +183,15 @@ class KafkaSource(Source):
         )
 
     def ack(self, messages: Sequence[Message]) -> None:
-        for message in messages:
-            partition, offset = message.token
-            self._ends[partition] = offset + 1
-        for partition in self._ends.keys() - self._owned:
-            del self._ends[partition]  # another has it now, and these messages again
-        for partition, end in self._ends.items():
-            self._reached(partition, end)
+        ends = {partition: offset + 1 for partition, offset in (message.token for message in messages)}
+        for partition, end in ends.items():
+            if partition in self._owned:  # else another has it now, and these messages again
+                self._commits.ends[partition] = end
+                self._reached(partition, end)
         self._hand_over(len(messages))
         with self._turn:
             if self._consumer is not None:
-                self._commit_soon(self._consumer)
-
-    def _commit_soon(self, consumer: Consumer) -> None:
-        """Nobody waits for the answer, and what is done can be a moment ahead of what the broker knows."""
-        self._postponed = False
-        if not self._ends:
-            return
-        try:
-            consumer.commit(offsets=self._offsets(self._ends), asynchronous=True)
-        except KafkaException as error:
-            self._uncommitted = error.args[0].str()
-
-    def _committed(self, error: KafkaError | None, parts: Sequence[TopicPartition]) -> None:
-        """The answer to a commit that nobody waited for; heard while somebody polls."""
-        failed = error or next((part.error for part in parts if part.error), None)
-        if failed is None:
-            for part in parts:
-                if self._ends.get(part.partition) == part.offset:
-                    del self._ends[part.partition]
-            return
-        self._health.count(failed.name())
-        self._postponed = failed.code() in COMMIT_LATER
-        if not self._postponed:
-            self._uncommitted = failed.str()
+                self._commits.soon(self._consumer)
 
     def _reached(self, partition: int, offset: int) -> None:
         self._places[partition] = max(offset, self._places.get(partition, 0))
@@ -234,27 +206,6 @@ class KafkaSource(Source):
             self._in_hand -= count
             self._changed.notify_all()
 
-    def _commit(self, consumer: Consumer, ends: Mapping[int, int]) -> None:
-        """Commits `ends` and forgets them. A rebalance forbids that: then later, at the latest before leaving."""
-        if not ends:
-            return
-        try:
-            parts = consumer.commit(offsets=self._offsets(ends), asynchronous=False)
-            failed = [part.error for part in parts if part.error]
-        except KafkaException as error:
-            failed = [error.args[0]]
-        if not failed:
-            self._ends = {partition: end for partition, end in self._ends.items() if partition not in ends}
-            self._postponed = False
-            return
-        self._health.count(failed[0].name())
-        self._postponed = failed[0].code() in COMMIT_LATER
-        if not self._postponed:
-            raise ConnectionFailed(f"{place(self._queue)}: offsets not committed: {failed[0].str()}")
-
-    def _offsets(self, ends: Mapping[int, int]) -> list[TopicPartition]:
-        return [TopicPartition(self._queue.topic, partition, offset) for partition, offset in ends.items()]
-
     def _assigned(self, _consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
         self._owned |= {part.partition for part in partitions}
 
@@ -268,7 +219,7 @@ class KafkaSource(Source):
 
     def _settle(self, consumer: Consumer, gone: Collection[int]) -> None:
         """What is done of partitions that go to another is told before they do."""
-        self._commit(consumer, {partition: end for partition, end in self._ends.items() if partition in gone})
+        self._commits.now(consumer, gone)
 
     def _lost(self, _consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
         gone = {part.partition for part in partitions}
@@ -276,7 +227,7 @@ class KafkaSource(Source):
         self._shrunk = True
         self._early = [item for item in self._early if item.partition() not in gone]
         for partition in gone:
-            self._ends.pop(partition, None)
+            self._commits.ends.pop(partition, None)
             self._places.pop(partition, None)
 
     def _measure(self, consumer: Consumer) -> None:
@@ -293,18 +244,20 @@ class KafkaSource(Source):
         self._keeper.stop(self._changed)
         consumer, self._consumer, self._lag = self._consumer, None, 0
         if consumer is not None:
-            with suppress(KafkaException, ConnectionFailed):
+            with suppress(KafkaException):
                 self._commit_at_last(consumer)
+            self._commits.ends.clear()  # else it is tried once more, for however long, when the partitions go
             consumer.close()
 
     def _commit_at_last(self, consumer: Consumer) -> None:
         """Who leaves while its group finds itself waits for the end of that, or what is done would come again."""
         deadline = time.monotonic() + LEAVE_SECONDS
-        while self._ends and not (self._uncommitted or self._health.error) and time.monotonic() < deadline:
+        commits = self._commits
+        while commits.ends and not (commits.failed or self._health.error) and time.monotonic() < deadline:
             consumer.pause(self._parts())
             consumer.consume(1, 0.1)  # what comes all the same is not acknowledged; answers to commits are heard
-            if self._postponed:
-                self._commit(consumer, self._ends)
+            if commits.postponed:
+                commits.now(consumer, self._owned)
 
 
 class KafkaSink(Sink):

@@ -1,12 +1,26 @@
-"""What a member of a consumer group does beside taking messages: stay in it, and know how far it is behind."""
+"""What a member of a consumer group does beside taking messages: stay in it, say what is done, know what is left."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from threading import Condition, Event, Thread, get_ident
 
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from ..contract import ConnectionFailed
+from ..manifest import QueueSpec
+from .kafka_client import ANSWER_MS, Health, place
+
+ANSWER_SECONDS = 0.2  # a broker that is there takes a few milliseconds
+LOST_SECONDS = 2 * ANSWER_MS / 1000
+LATER = {
+    KafkaError.REBALANCE_IN_PROGRESS,
+    KafkaError.ILLEGAL_GENERATION,
+    KafkaError.UNKNOWN_MEMBER_ID,
+    KafkaError.FENCED_INSTANCE_ID,
+    KafkaError._NO_OFFSET,
+}
 
 
 class Keeper:
@@ -52,14 +66,86 @@ class Keeper:
                 self._keep()
 
 
+class Commits:
+    """What is done and the broker may not know yet: `ends`, partition → the first offset that is not done.
+
+    A rebalance forbids to say it: that is `postponed` then, and to be said again. What else fails is for `require`.
+    While answers are `overdue` nothing more is to be begun, for all of it would come again if there is none.
+    """
+
+    def __init__(self, queue: QueueSpec, health: Health) -> None:
+        self.ends: dict[int, int] = {}
+        self.postponed = False
+        self.failed = ""
+        self._queue, self._health = queue, health
+        self._asked, self._heard = 0, 0.0  # answers that are to come, and when the last one came or the first was due
+
+    @property
+    def overdue(self) -> bool:
+        return self._asked > 0 and time.monotonic() - self._heard > ANSWER_SECONDS
+
+    def soon(self, consumer: Consumer) -> None:
+        """Says all of it. Nobody waits for the answer, which is heard while somebody polls."""
+        self.postponed = False
+        if not self.ends:
+            return
+        try:
+            consumer.commit(offsets=self._offsets(self.ends), asynchronous=True)
+        except KafkaException as error:
+            self.failed = error.args[0].str()
+        else:
+            self._heard = self._heard if self._asked else time.monotonic()
+            self._asked += 1
+
+    def answered(self, error: KafkaError | None, parts: Sequence[TopicPartition]) -> None:
+        """For the client's configuration, as `on_commit`."""
+        self._asked, self._heard = max(0, self._asked - 1), time.monotonic()
+        self._learn(error, parts)
+
+    def _learn(self, error: KafkaError | None, parts: Sequence[TopicPartition]) -> None:
+        failed = error or next((part.error for part in parts if part.error), None)
+        if failed is not None:
+            self._health.count(failed.name())
+            if failed.code() in LATER:
+                self.postponed = True
+            else:
+                self.failed = failed.str()
+            return
+        for part in parts:
+            if self.ends.get(part.partition) == part.offset:
+                del self.ends[part.partition]
+
+    def now(self, consumer: Consumer, partitions: Collection[int]) -> None:
+        """Says what is done of `partitions` and waits for the answer. Raises nothing, for it is called by the client
+        too, which would pass that on from wherever it was called."""
+        ends = {partition: end for partition, end in self.ends.items() if partition in partitions}
+        if not ends:
+            return
+        self.postponed = False
+        try:
+            self._learn(None, consumer.commit(offsets=self._offsets(ends), asynchronous=False))
+        except KafkaException as error:
+            self._learn(error.args[0], ())
+
+    def require(self) -> None:
+        """`ConnectionFailed` when the broker takes what is done no more, or says nothing for long."""
+        if self._asked and time.monotonic() - self._heard > LOST_SECONDS:
+            self.failed = self.failed or f"no answer in {LOST_SECONDS:g} s"
+        if self.failed:
+            raise ConnectionFailed(f"{place(self._queue)}: offsets not committed: {self.failed}")
+
+    def _offsets(self, ends: Mapping[int, int]) -> list[TopicPartition]:
+        return [TopicPartition(self._queue.topic, partition, offset) for partition, offset in ends.items()]
+
+
 def behind(consumer: Consumer, topic: str, places: Mapping[int, int]) -> int:
     """How many messages of `topic` are beyond `places` (partition → offset), by what the client heard last.
 
     Asks nobody; `position` and `assignment` of a client wait for seconds while its group finds itself.
     """
     total = 0
-    for partition, place in places.items():
+    for partition, reached in places.items():
         found = consumer.get_watermark_offsets(TopicPartition(topic, partition), cached=True)
         if found and found[1] >= 0:
-            total += max(0, found[1] - max(place, found[0]))
+            total += max(0, found[1] - max(reached, found[0]))
     return total

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import repeat
 from typing import Any
 
 import orjson
@@ -27,7 +28,7 @@ class Json(Format):
             values = list(map(orjson.loads, datas))
         except orjson.JSONDecodeError:
             return super().decode_all(datas)
-        return super().decode_all(datas) if any(map(_could_be_deep, datas)) else values
+        return super().decode_all(datas) if _some_could_be_deep(datas) else values
 
     def encode_all(self, values: Sequence[Any]) -> list[bytes | NotRead]:
         dumps = orjson.dumps
@@ -42,3 +43,9 @@ class Json(Format):
 
 def _could_be_deep(data: bytes) -> bool:
     return data.count(b"[") + data.count(b"{") > MAX_DEPTH
+
+
+def _some_could_be_deep(datas: Sequence[bytes]) -> bool:
+    """Loops in C: to look at each by `_could_be_deep` took half as long as to decode it."""
+    most = (max(map(bytes.count, datas, repeat(bracket)), default=0) for bracket in (b"[", b"{"))
+    return sum(most) > MAX_DEPTH
