@@ -6,8 +6,10 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Event, Thread
 from typing import TypeVar
 
 import pytest
@@ -42,6 +44,19 @@ def wait_for(condition: Callable[[], T], seconds: float = 30.0, what: str = "", 
         if time.monotonic() > deadline:
             pytest.fail(f"not within {seconds} s: {what or condition!r} (last: {value!r})")
         time.sleep(every)
+
+
+@contextmanager
+def beside(work: Callable[[Event], None]) -> Iterator[None]:
+    """`work` runs in a thread of its own while the block does, and ends when the event is set."""
+    stop = Event()
+    thread = Thread(target=work, args=(stop,), name=work.__name__, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
 
 
 def free_port() -> int:

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import json
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -26,6 +26,7 @@ from packer_lib.release.scene import Scene
 from packer_lib.release.swap import NotSwappable
 from packer_lib.settings import Settings
 from tests.bundle.golden import MODELS
+from tests.support import beside
 
 swap = sys.modules["packer_lib.release.swap"]  # the package has the function of that name
 Answer = Callable[[int, dict[str, Any]], str]  # replica, wanted → why it refuses it, or ""
@@ -46,9 +47,9 @@ def place(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> swap.Place:
 
 @contextmanager
 def replicas(place: swap.Place, answer: Answer) -> Iterator[None]:
-    folder, stop = Path(place.state), threading.Event()
+    folder = Path(place.state)
 
-    def work() -> None:
+    def answers(stop: Event) -> None:
         done = ""
         while not stop.wait(0.005):
             file = folder / "wanted.json"
@@ -62,13 +63,8 @@ def replicas(place: swap.Place, answer: Answer) -> Iterator[None]:
                 (folder / f"new.{number}").write_text(json.dumps(state))
                 (folder / f"new.{number}").replace(folder / f"swapped.{number}.json")
 
-    thread = threading.Thread(target=work)
-    thread.start()
-    try:
+    with beside(answers):
         yield
-    finally:
-        stop.set()
-        thread.join()
 
 
 def wanted(place: swap.Place) -> dict[str, Any]:

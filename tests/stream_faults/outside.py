@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from threading import Event, Lock, Thread
 from typing import Any, Protocol
 
@@ -18,7 +18,7 @@ from paho.mqtt.properties import Properties
 
 from packer_lib.runtime.manifest import QueueSpec
 from tests.stream_faults.ledger import Ledger
-from tests.support import wait_for
+from tests.support import beside, wait_for
 
 FRANTIC = {"reconnect.backoff.ms": 50, "reconnect.backoff.max.ms": 500, "log_level": 0}
 Text = Callable[[int, bytes], bytes]
@@ -135,21 +135,15 @@ def settle(ledger: Ledger, seconds: float = 120) -> None:
 @contextmanager
 def traffic(feed: Feed, rate: float) -> Iterator[None]:
     """`rate` messages a second while the block runs."""
-    stop = Event()
 
-    def send() -> None:
+    def send(stop: Event) -> None:
         due = time.monotonic()
         while not stop.wait(max(0.0, due - time.monotonic())):
             feed.send()
             due = max(due + 1 / rate, time.monotonic() - 0.5)
 
-    thread = Thread(target=send, name="traffic", daemon=True)
-    thread.start()
-    try:
+    with beside(send):
         yield
-    finally:
-        stop.set()
-        thread.join()
 
 
 def _mqtt(role: str) -> Client:
@@ -203,22 +197,15 @@ def read_kafka(queue: QueueSpec, take: Take) -> Iterator[None]:
     )
     found = wait_for(lambda: consumer.list_topics(queue.topic, 30).topics[queue.topic].partitions, 30, queue.topic)
     consumer.assign([TopicPartition(queue.topic, partition, OFFSET_BEGINNING) for partition in found])
-    stop = Event()
 
-    def read() -> None:
+    def read(stop: Event) -> None:
         while not stop.is_set():
             for message in consumer.consume(1000, 0.1):
                 if not message.error():
                     take(message.value(), dict(message.headers() or ()))
 
-    thread = Thread(target=read, name="reader", daemon=True)
-    thread.start()
-    try:
+    with closing(consumer), beside(read):
         yield
-    finally:
-        stop.set()
-        thread.join()
-        consumer.close()
 
 
 @contextmanager

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 
 from packer_lib.runtime.connectors.kafka import Kafka
-from packer_lib.runtime.contract import ALONE, ConnectionFailed
+from packer_lib.runtime.contract import ALONE, ConnectionFailed, Message, Source
 from packer_lib.runtime.manifest import QueueSpec
 from tests.contract.connectors import fresh, take
 from tests.runtime.workers import Worker, running
@@ -84,50 +87,61 @@ def _counted(metrics: str) -> str:
     return ", ".join(line.partition("error=")[2].partition(",")[0].strip('"}') for line in found)
 
 
-def test_who_leaves_while_its_group_finds_itself_leaves_nothing_undone() -> None:
+@pytest.fixture
+def given() -> Iterator[Given]:
+    """Twenty messages, in the hands of a source."""
+    with mock() as cluster:
+        read, name = queue(cluster, "in"), f"mlpacker.test.{fresh()}"
+        _fill(read, 20)
+        source = Kafka.source(read, name)
+        source.connect()
+        yield Given(cluster, read, name, source, take(source, 20))
+        source.close()
+
+
+class Given(NamedTuple):
+    cluster: Mock
+    queue: QueueSpec
+    group: str
+    source: Source
+    messages: list[Message]
+
+
+def test_who_leaves_while_its_group_finds_itself_leaves_nothing_undone(given: Given) -> None:
     """What was acknowledged in a rebalance, which forbids commits, does not come again after a stop."""
-    with mock() as cluster:
-        read, name = queue(cluster, "in"), f"mlpacker.test.{fresh()}"
-        _fill(read, 20)
-        source = Kafka.source(read, name)
-        source.connect()
-        messages = take(source, 20)
-        cluster.tell("errors", "OffsetCommit", ERRORS["REBALANCE_IN_PROGRESS"][0], 3)
-        source.ack(messages[:12])
-        source.close()
-        source.connect()
-        assert [message.value for message in take(source, 8)] == [message.value for message in messages[12:]]
-        source.close()
+    given.cluster.tell("errors", "OffsetCommit", ERRORS["REBALANCE_IN_PROGRESS"][0], 3)
+    given.source.ack(given.messages[:12])
+    given.source.close()
+    given.source.connect()
+    assert [message.value for message in take(given.source, 8)] == [message.value for message in given.messages[12:]]
 
 
-def test_what_a_rebalance_left_uncommitted_is_committed_without_another_message() -> None:
+def test_what_a_rebalance_left_uncommitted_is_committed_without_another_message(given: Given) -> None:
     """Whoever is killed a while after the last message leaves nothing to do again."""
-    with mock() as cluster:
-        read, name = queue(cluster, "in"), f"mlpacker.test.{fresh()}"
-        _fill(read, 20)
-        source = Kafka.source(read, name)
-        source.connect()
-        messages = take(source, 20)
-        cluster.tell("errors", "OffsetCommit", ERRORS["REBALANCE_IN_PROGRESS"][0], 3)
-        source.ack(messages)
-        wait_for(lambda: not source.consume(10, 0.2) and _committed(read, name) == 20, 20, "committed")
-        source.close()
+    given.cluster.tell("errors", "OffsetCommit", ERRORS["REBALANCE_IN_PROGRESS"][0], 3)
+    given.source.ack(given.messages)
+    wait_for(lambda: not given.source.consume(10, 0.2) and _committed(given.queue, given.group) == 20, 20, "committed")
 
 
-def test_who_leaves_and_cannot_say_what_is_done_leaves_in_order() -> None:
-    with mock() as cluster:
-        read, name = queue(cluster, "in"), f"mlpacker.test.{fresh()}"
-        _fill(read, 20)
-        source = Kafka.source(read, name)
-        source.connect()
-        messages = take(source, 20)
-        cluster.tell("errors", "OffsetCommit", FORBIDDEN, 100)
-        source.ack(messages)
-        source.close()
-        cluster.tell("clear", "OffsetCommit")
-        source.connect()
-        assert len(take(source, 20)) == 20
-        source.close()
+def test_who_leaves_and_cannot_say_what_is_done_leaves_in_order(given: Given) -> None:
+    given.cluster.tell("errors", "OffsetCommit", FORBIDDEN, 100)
+    given.source.ack(given.messages)
+    given.source.close()
+    given.cluster.tell("clear", "OffsetCommit")
+    given.source.connect()
+    assert len(take(given.source, 20)) == 20
+
+
+def test_nothing_more_is_begun_while_the_broker_does_not_say_whether_it_knows_what_is_done(given: Given) -> None:
+    """All of it would come again if it never heard of it."""
+    _fill(given.queue, 20)
+    time.sleep(2)  # the client has fetched them
+    given.cluster.tell("rtt", 1000)
+    given.source.ack(given.messages)
+    time.sleep(0.3)
+    assert given.source.consume(10, 0.3) == []
+    given.cluster.tell("rtt", 0)
+    assert len(take(given.source, 20)) == 20
 
 
 def test_who_leaves_with_a_transaction_that_the_broker_refused_leaves_in_order() -> None:
