@@ -14,7 +14,7 @@ import pytest
 from tests.lab import brokers
 from tests.lab.brokers import Broker
 from tests.stream_faults.extent import FULL, full
-from tests.stream_faults.flow import Flow, between, flowing, pause, unit
+from tests.stream_faults.flow import UNWRITTEN_SECONDS, Flow, between, flowing, pause, unit
 from tests.stream_faults.outside import traffic
 from tests.support import missing, require, wait_for
 
@@ -84,6 +84,7 @@ def test_what_comes_while_the_worker_is_away_waits_for_it(ends: str, tmp_path: P
         assert flow.worker.signal(signal.SIGTERM) == 0
         flow.send(BACKLOG[ends])
         flow.settled()
+        time.sleep(UNWRITTEN_SECONDS if ends.startswith("mqtt") else 0)
         own["mosquitto" if ends.startswith("mqtt") else "kafka"].stop(signal.SIGKILL)
         own["mosquitto" if ends.startswith("mqtt") else "kafka"].start()
         flow.revive()

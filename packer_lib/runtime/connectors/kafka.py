@@ -7,7 +7,7 @@ Options of a queue: `config` (librdkafka's own dotted names, for both ends), `us
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from threading import Condition, RLock
 from typing import Any
@@ -21,6 +21,7 @@ from .kafka_group import Commits, Keeper, behind
 
 PATIENCE_SECONDS = 5.0
 LEAVE_SECONDS = 5.0
+SETTLE_SECONDS = 1.0  # for a broker that is not ready to hear what is done
 MAX_POLL_MS = 300_000  # librdkafka's own default
 
 
@@ -217,9 +218,13 @@ class KafkaSource(Source):
         self._settle(consumer, {part.partition for part in partitions})
         self._lost(consumer, partitions)
 
-    def _settle(self, consumer: Consumer, gone: Collection[int]) -> None:
+    def _settle(self, consumer: Consumer, gone: set[int]) -> None:
         """What is done of partitions that go to another is told before they do."""
+        deadline = time.monotonic() + SETTLE_SECONDS
         self._commits.now(consumer, gone)
+        while self._commits.ends.keys() & gone and not self._commits.failed and time.monotonic() < deadline:
+            time.sleep(0.05)
+            self._commits.now(consumer, gone)
 
     def _lost(self, _consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
         gone = {part.partition for part in partitions}
@@ -244,7 +249,7 @@ class KafkaSource(Source):
         self._keeper.stop(self._changed)
         consumer, self._consumer, self._lag = self._consumer, None, 0
         if consumer is not None:
-            with suppress(KafkaException):
+            with suppress(KafkaException, ConnectionFailed):
                 self._commit_at_last(consumer)
             self._commits.ends.clear()  # else it is tried once more, for however long, when the partitions go
             consumer.close()
@@ -253,7 +258,9 @@ class KafkaSource(Source):
         """Who leaves while its group finds itself waits for the end of that, or what is done would come again."""
         deadline = time.monotonic() + LEAVE_SECONDS
         commits = self._commits
-        while commits.ends and not (commits.failed or self._health.error) and time.monotonic() < deadline:
+        if commits.ends and self._health.error:
+            require_answer(consumer, self._queue, self._health)
+        while commits.ends and not commits.failed and time.monotonic() < deadline:
             consumer.pause(self._parts())
             consumer.consume(1, 0.1)  # what comes all the same is not acknowledged; answers to commits are heard
             if commits.postponed:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -214,7 +214,7 @@ class OnceSource(KafkaSource):
         if self._taken:
             raise ConnectionFailed(f"{place(self._queue)}: {self._taken}")
 
-    def _settle(self, _consumer: Consumer, _gone: Collection[int]) -> None:
+    def _settle(self, _consumer: Consumer, _gone: set[int]) -> None:
         """Before partitions go: by whoever polls, and there is no batch in hand unless it took too long."""
         try:
             if not self._in_hand:
