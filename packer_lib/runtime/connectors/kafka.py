@@ -6,6 +6,7 @@ Options of a queue: `config` (librdkafka's own dotted names, for both ends), `us
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -18,6 +19,8 @@ from ..contract import ALONE, ConnectionFailed, DeliveryFailed, Message, Message
 from ..manifest import QueueSpec
 from .kafka_client import Health, config_of, place, prepare, require_answer
 from .kafka_group import Commits, Keeper, behind
+
+log = logging.getLogger("mlpacker.kafka")
 
 PATIENCE_SECONDS = 5.0
 LEAVE_SECONDS = 5.0
@@ -128,6 +131,7 @@ class KafkaSource(Source):
             if self._commits.overdue:
                 self._early += consumer.consume(1, patience)
         if self._commits.overdue:
+            self._commits.again(consumer)
             return []
         if self._keeper.paused:
             consumer.resume(self._parts())
@@ -228,6 +232,8 @@ class KafkaSource(Source):
 
     def _lost(self, _consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
         gone = {part.partition for part in partitions}
+        if untold := sorted(gone & self._commits.ends.keys()):
+            log.warning("partitions %s went to another, which does the last of them again: not told in time", untold)
         self._owned -= gone
         self._shrunk = True
         self._early = [item for item in self._early if item.partition() not in gone]
@@ -249,9 +255,10 @@ class KafkaSource(Source):
         self._keeper.stop(self._changed)
         consumer, self._consumer, self._lag = self._consumer, None, 0
         if consumer is not None:
-            with suppress(KafkaException, ConnectionFailed):
+            try:
                 self._commit_at_last(consumer)
-            self._commits.ends.clear()  # else it is tried once more, for however long, when the partitions go
+            except (KafkaException, ConnectionFailed):
+                self._commits.ends.clear()  # nobody is there to be told, and it is not tried when the partitions go
             consumer.close()
 
     def _commit_at_last(self, consumer: Consumer) -> None:
@@ -260,11 +267,11 @@ class KafkaSource(Source):
         commits = self._commits
         if commits.ends and self._health.error:
             require_answer(consumer, self._queue, self._health)
+        commits.now(consumer, self._owned)
         while commits.ends and not commits.failed and time.monotonic() < deadline:
             consumer.pause(self._parts())
-            consumer.consume(1, 0.1)  # what comes all the same is not acknowledged; answers to commits are heard
-            if commits.postponed:
-                commits.now(consumer, self._owned)
+            consumer.consume(1, 0.1)  # what comes all the same is not acknowledged
+            commits.now(consumer, self._owned)
 
 
 class KafkaSink(Sink):

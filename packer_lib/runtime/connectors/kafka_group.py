@@ -12,6 +12,7 @@ from ..contract import ConnectionFailed
 from ..manifest import QueueSpec
 from .kafka_client import ANSWER_MS, Health, place
 
+AGAIN_SECONDS = 1.0
 ANSWER_SECONDS = 0.2  # a broker that is there takes a few milliseconds
 LOST_SECONDS = 2 * ANSWER_MS / 1000
 LATER = {
@@ -78,28 +79,34 @@ class Commits:
         self.postponed = False
         self.failed = ""
         self._queue, self._health = queue, health
-        self._asked, self._heard = 0, 0.0  # answers that are to come, and when the last one came or the first was due
+        self._since, self._said = 0.0, 0.0  # no answer came since then (0: none is to come), and when it was last said
 
     @property
     def overdue(self) -> bool:
-        return self._asked > 0 and time.monotonic() - self._heard > ANSWER_SECONDS
+        return self._since > 0 and time.monotonic() - self._since > ANSWER_SECONDS
+
+    def again(self, consumer: Consumer) -> None:
+        """Says it once more every second that no answer comes: a rebalance may have swallowed it."""
+        if self.overdue and time.monotonic() - self._said > AGAIN_SECONDS:
+            self.soon(consumer)
 
     def soon(self, consumer: Consumer) -> None:
         """Says all of it. Nobody waits for the answer, which is heard while somebody polls."""
         self.postponed = False
         if not self.ends:
+            self._since = 0.0
             return
         try:
             consumer.commit(offsets=self._offsets(self.ends), asynchronous=True)
         except KafkaException as error:
             self.failed = error.args[0].str()
         else:
-            self._heard = self._heard if self._asked else time.monotonic()
-            self._asked += 1
+            self._said = time.monotonic()
+            self._since = self._since or self._said
 
     def answered(self, error: KafkaError | None, parts: Sequence[TopicPartition]) -> None:
         """For the client's configuration, as `on_commit`."""
-        self._asked, self._heard = max(0, self._asked - 1), time.monotonic()
+        self._since = 0.0
         self._learn(error, parts)
 
     def _learn(self, error: KafkaError | None, parts: Sequence[TopicPartition]) -> None:
@@ -129,7 +136,7 @@ class Commits:
 
     def require(self) -> None:
         """`ConnectionFailed` when the broker takes what is done no more, or says nothing for long."""
-        if self._asked and time.monotonic() - self._heard > LOST_SECONDS:
+        if self._since and time.monotonic() - self._since > LOST_SECONDS:
             self.failed = self.failed or f"no answer in {LOST_SECONDS:g} s"
         if self.failed:
             raise ConnectionFailed(f"{place(self._queue)}: offsets not committed: {self.failed}")
