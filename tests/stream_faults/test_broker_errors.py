@@ -73,9 +73,7 @@ def test_an_error_that_passes_by_costs_no_message(api: str, error: str, code: in
                 verdict = flow.conclude(f"{error} to {api}", f"counted: {counted or 'client repeats it'}")
             assert worker.process is not None
             assert worker.process.poll() is None
-            assert verdict.doubled <= 9 * 2 * BATCH, (
-                "each of nine costs the batch in hand, and one whose commit is on its way"
-            )
+            assert verdict.doubled <= 500, "each of nine costs the batch in hand, and no more"
 
 
 def _goes_on(worker: Worker, taken: float) -> None:
@@ -138,7 +136,6 @@ def test_nothing_more_is_begun_while_the_broker_does_not_say_whether_it_knows_wh
     time.sleep(2)  # the client has fetched them
     given.cluster.tell("rtt", 1000)
     given.source.ack(given.messages)
-    time.sleep(0.3)
     assert given.source.consume(10, 0.3) == []
     given.cluster.tell("rtt", 0)
     assert len(take(given.source, 20)) == 20

@@ -18,13 +18,14 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, Topi
 from ..contract import ALONE, ConnectionFailed, DeliveryFailed, Message, MessageRefused, Replica, Sink, Source
 from ..manifest import QueueSpec
 from .kafka_client import Health, config_of, place, prepare, require_answer
-from .kafka_group import Commits, Keeper, behind
+from .kafka_group import ANSWER_SECONDS, Commits, Keeper, behind
 
 log = logging.getLogger("mlpacker.kafka")
 
 PATIENCE_SECONDS = 5.0
 LEAVE_SECONDS = 5.0
 SETTLE_SECONDS = 1.0  # for a broker that is not ready to hear what is done
+MOMENT = 0.0005  # an answer takes one or two milliseconds
 MAX_POLL_MS = 300_000  # librdkafka's own default
 
 
@@ -127,17 +128,16 @@ class KafkaSource(Source):
 
     def _take(self, consumer: Consumer, max_items: int, timeout: float) -> list[Message]:
         """What there is, else what comes within `timeout`; that a partition is at its end is no message."""
-        for patience in (0.0, timeout):  # an answer that came meanwhile is heard by asking
-            if self._commits.overdue:
-                self._early += consumer.consume(1, patience)
-        if self._commits.overdue:
+        self._hear(consumer, max_items)
+        if self._commits.asked:
             self._commits.again(consumer)
             return []
         if self._keeper.paused:
             consumer.resume(self._parts())
             self._keeper.paused = False
         found, self._early = self._early[:max_items], self._early[max_items:]
-        found = found or consumer.consume(max_items, 0)
+        if len(found) < max_items:
+            found += consumer.consume(max_items - len(found), 0)
         messages = self._messages(found)
         deadline = time.monotonic() + timeout
         while not messages and (left := deadline - time.monotonic()) > 0:
@@ -147,6 +147,19 @@ class KafkaSource(Source):
                 found += consumer.consume(max_items - 1, 0)
             messages = self._messages(found)
         return messages
+
+    def _hear(self, consumer: Consumer, most: int) -> None:
+        """Waits a while for the broker to say that it knows what is done. What comes instead is for later: about
+        `most` messages, and none once the wait is long."""
+        deadline = time.monotonic() + ANSWER_SECONDS
+        while self._commits.asked and (left := deadline - time.monotonic()) > 0:
+            enough = len(self._early) >= most
+            if enough and not self._keeper.paused:
+                time.sleep(MOMENT)
+            self._early += consumer.consume(1, left if self._keeper.paused else 0 if enough else MOMENT)
+        if self._commits.asked and not self._keeper.paused:
+            consumer.pause(self._parts())
+            self._keeper.paused = True
 
     def _messages(self, found: Sequence[Any]) -> list[Message]:
         messages = [message for item in found if (message := self._message(item)) is not None]
@@ -238,7 +251,7 @@ class KafkaSource(Source):
         self._shrunk = True
         self._early = [item for item in self._early if item.partition() not in gone]
         for partition in gone:
-            self._commits.ends.pop(partition, None)
+            self._commits.forget(partition)
             self._places.pop(partition, None)
 
     def _measure(self, consumer: Consumer) -> None:

@@ -15,13 +15,8 @@ from .kafka_client import ANSWER_MS, Health, place
 AGAIN_SECONDS = 1.0
 ANSWER_SECONDS = 0.2  # a broker that is there takes a few milliseconds
 LOST_SECONDS = 2 * ANSWER_MS / 1000
-LATER = {
-    KafkaError.REBALANCE_IN_PROGRESS,
-    KafkaError.ILLEGAL_GENERATION,
-    KafkaError.UNKNOWN_MEMBER_ID,
-    KafkaError.FENCED_INSTANCE_ID,
-    KafkaError._NO_OFFSET,
-}
+LATER = {KafkaError.REBALANCE_IN_PROGRESS, KafkaError._NO_OFFSET}  # the partitions are still ours
+GONE = {KafkaError.ILLEGAL_GENERATION, KafkaError.UNKNOWN_MEMBER_ID, KafkaError.FENCED_INSTANCE_ID}  # or soon will be
 
 
 class Keeper:
@@ -71,7 +66,7 @@ class Commits:
     """What is done and the broker may not know yet: `ends`, partition → the first offset that is not done.
 
     A rebalance forbids to say it: that is `postponed` then, and to be said again. What else fails is for `require`.
-    While answers are `overdue` nothing more is to be begun, for all of it would come again if there is none.
+    While the broker is `asked` nothing more is to be begun, for all of it would come again if there is no answer.
     """
 
     def __init__(self, queue: QueueSpec, health: Health) -> None:
@@ -82,19 +77,18 @@ class Commits:
         self._since, self._said = 0.0, 0.0  # no answer came since then (0: none is to come), and when it was last said
 
     @property
-    def overdue(self) -> bool:
-        return self._since > 0 and time.monotonic() - self._since > ANSWER_SECONDS
+    def asked(self) -> bool:
+        return bool(self.ends) and not self.postponed and not self.failed
 
     def again(self, consumer: Consumer) -> None:
         """Says it once more every second that no answer comes: a rebalance may have swallowed it."""
-        if self.overdue and time.monotonic() - self._said > AGAIN_SECONDS:
+        if time.monotonic() - self._said > AGAIN_SECONDS:
             self.soon(consumer)
 
     def soon(self, consumer: Consumer) -> None:
         """Says all of it. Nobody waits for the answer, which is heard while somebody polls."""
         self.postponed = False
         if not self.ends:
-            self._since = 0.0
             return
         try:
             consumer.commit(offsets=self._offsets(self.ends), asynchronous=True)
@@ -105,22 +99,24 @@ class Commits:
             self._since = self._since or self._said
 
     def answered(self, error: KafkaError | None, parts: Sequence[TopicPartition]) -> None:
-        """For the client's configuration, as `on_commit`."""
-        self._since = 0.0
-        self._learn(error, parts)
-
-    def _learn(self, error: KafkaError | None, parts: Sequence[TopicPartition]) -> None:
+        """For the client's configuration, as `on_commit`. Who is not of the group any more hears of that soon."""
         failed = error or next((part.error for part in parts if part.error), None)
-        if failed is not None:
-            self._health.count(failed.name())
-            if failed.code() in LATER:
-                self.postponed = True
-            else:
-                self.failed = failed.str()
+        if failed is None:
+            for part in parts:
+                if self.ends.get(part.partition) == part.offset:
+                    self.forget(part.partition)
             return
-        for part in parts:
-            if self.ends.get(part.partition) == part.offset:
-                del self.ends[part.partition]
+        self._health.count(failed.name())
+        if failed.code() in LATER:
+            self.postponed, self._since = True, 0.0
+        elif failed.code() not in GONE:
+            self.failed = failed.str()
+
+    def forget(self, partition: int) -> None:
+        """The broker knows what is done of it, or another does it again."""
+        self.ends.pop(partition, None)
+        if not self.ends:
+            self._since = 0.0
 
     def now(self, consumer: Consumer, partitions: Collection[int]) -> None:
         """Says what is done of `partitions` and waits for the answer. Raises nothing, for it is called by the client
@@ -130,9 +126,9 @@ class Commits:
             return
         self.postponed = False
         try:
-            self._learn(None, consumer.commit(offsets=self._offsets(ends), asynchronous=False))
+            self.answered(None, consumer.commit(offsets=self._offsets(ends), asynchronous=False))
         except KafkaException as error:
-            self._learn(error.args[0], ())
+            self.answered(error.args[0], ())
 
     def require(self) -> None:
         """`ConnectionFailed` when the broker takes what is done no more, or says nothing for long."""
