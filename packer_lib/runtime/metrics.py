@@ -25,6 +25,9 @@ BROKER_ERRORS = Counter(
     "What went wrong between a broker and its client, mended by itself or not",
     ["queue", "error"],
 )
+BROKER_DROPPED = Gauge(
+    "mlpacker_broker_dropped", "Messages of all its topics that a queue's broker dropped since it started", ["queue"]
+)
 LAG = Gauge("mlpacker_lag", "Messages that wait for this process, as far as its client knows", ["queue"])
 MODEL = Gauge("mlpacker_model", "1 for the model that a step answers with", ["step", "version", "sha256"])
 SWAPS = Counter("mlpacker_swaps", "Models that were to take another's place, by what came of it", ["step", "result"])
@@ -52,6 +55,7 @@ def exposition() -> bytes:
 
 __all__ = [
     "BATCH_SIZE",
+    "BROKER_DROPPED",
     "BROKER_ERRORS",
     "CONTENT_TYPE",
     "DEAD_LETTERS",

@@ -16,6 +16,7 @@ import pytest
 from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
+from packer_lib.runtime import metrics
 from packer_lib.runtime.connectors.mqtt import Mqtt
 from packer_lib.runtime.connectors.mqtt_session import client_id
 from packer_lib.runtime.contract import ConnectionFailed, DeliveryFailed, Message, MessageRefused, Sink, Source
@@ -107,6 +108,27 @@ def test_a_content_type_is_mqtts_own_property(mosquitto: Broker) -> None:
         wait_for(lambda: len(properties) == 2)
         assert properties[0].ContentType == "text/csv"
         assert not hasattr(properties[0], "UserProperty")
+
+
+def test_what_the_broker_dropped_is_told_and_is_no_message() -> None:
+    """A broker that keeps few messages for who is away; who comes back can see that there were more."""
+    with (
+        brokers.mosquitto("max_queued_messages 10\nsys_interval 1\n") as mosquitto,
+        joined(mosquitto, "mlpacker.dropping", watch_dropped=True) as (queue, source, sink),
+    ):
+        source.close()
+        sink.produce([Message(b"%d" % number) for number in range(50)])
+        sink.flush(10)
+        source.connect()
+
+        def dropped() -> float:
+            return metrics.REGISTRY.get_sample_value("mlpacker_broker_dropped", {"queue": queue.id}) or 0
+
+        found: list[Message] = []
+        wait_for(lambda: found.extend(source.consume(100, 0.1)) or dropped() > 0)
+        found += take(source, 10 - len(found))
+        assert len(found) + dropped() == 50
+        assert all(message.value.isdigit() for message in found)
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 Options of a queue: `qos` (default 1; 2 for sending only), `protocol` ("5" or "3.1.1"; without it 3.1.1 is the
 fallback), `tls`, `username` and `pass_env`, and under `config`: `keepalive`, `session_expiry` and `connect_timeout`
 (seconds), `receive_maximum` (messages taken in and not acknowledged), `max_inflight` (sent and not confirmed),
-`max_packet_size` (bytes).
+`max_packet_size` (bytes), `watch_dropped` (the source asks mosquitto how many messages it dropped, for `/metrics`).
 
 Key and headers travel as user properties of MQTT 5, the key as `mlpacker-key`; what is not printable UTF-8 in base64
 under `name;base64`; the header `content-type` is MQTT's own property of that name. MQTT 3.1.1 has no place for them.
@@ -29,6 +29,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
+from .. import metrics
 from ..contract import ALONE, ConnectionFailed, DeliveryFailed, Message, MessageRefused, Replica, Sink, Source
 from ..manifest import QueueSpec
 from .mqtt_session import Session, client_id
@@ -39,6 +40,7 @@ KEY = "mlpacker-key"
 CONTENT = "content-type"
 HEADER_MOST = 48_000  # bytes of a value: a text in MQTT has 65 535, which may have to be base64
 BASE64 = ";base64"
+DROPPED = "$SYS/broker/publish/messages/dropped"  # how many of all topics; mosquitto says it when it changes
 
 
 class Mqtt:
@@ -80,11 +82,14 @@ class MqttSource(Source):
         given up in the same breath, not an answer later; where the broker refuses the new one, it is asked for again.
         """
         session, qos = self._session, min(1, self._queue.options.get("qos", 1))
-        options = {"options": SubscribeOptions(qos, retainHandling=1)} if session.v5 else {"qos": qos}
+        options = SubscribeOptions(qos, retainHandling=1) if session.v5 else qos
+        wanted: list[Any] = [(self._topic, options)]
+        if session.options["watch_dropped"]:
+            wanted.append((DROPPED, SubscribeOptions() if session.v5 else 0))
         if self._topic.startswith("$share/") and not session.shares:
             raise ConnectionFailed(f"{session.place} knows no shared subscriptions (take 'replicas' out)")
         with session.turn:
-            session.client.subscribe(self._topic, **options)
+            session.client.subscribe(wanted)
             if session.known:
                 session.client.unsubscribe(self._former)
         session.wait(lambda: self._granted, session.options["connect_timeout"])
@@ -92,7 +97,7 @@ class MqttSource(Source):
             reason = self._granted[0] if self._granted else session.lost or "no answer"
             if session.known and not session.lost:
                 with session.turn:
-                    session.client.subscribe(self._former, **options)
+                    session.client.subscribe([(self._former, options)])
             raise ConnectionFailed(f"{session.place} refuses topic {self._topic!r}: {reason} (look at its ACL)")
         if self._granted[0].value < qos:
             log.warning("%s grants QoS %d, not %d: messages may be lost", session.place, self._granted[0].value, qos)
@@ -105,6 +110,9 @@ class MqttSource(Source):
     def _on_message(self, _client: Client, _data: Any, message: MQTTMessage) -> None:
         """Paho's own message goes at once: kept until its batch is done, its properties alone, some 5 kB of small
         objects each, took longer than the rest, for then every message gets memory that no cache holds."""
+        if message.topic == DROPPED:
+            metrics.BROKER_DROPPED.labels(self._queue.id).set(float(message.payload))
+            return
         self._inbox.append(_message(message))
 
     def consume(self, max_items: int, timeout: float) -> list[Message]:

@@ -38,6 +38,7 @@ DEFAULTS: dict[str, Any] = {
     "receive_maximum": 1000,
     "max_inflight": 1000,
     "max_packet_size": 10_000_000,
+    "watch_dropped": False,
 }
 
 
