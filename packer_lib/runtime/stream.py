@@ -22,7 +22,7 @@ from .swap import Swaps, described
 
 log = logging.getLogger("mlpacker.stream")
 
-M_TRIM_THRESHOLD, M_TOP_PAD = -1, -2  # of glibc's malloc.h
+M_TRIM_THRESHOLD, M_TOP_PAD, M_ARENA_MAX = -1, -2, -8  # of glibc's malloc.h
 
 
 class ToldWhileLoading(BaseException):
@@ -69,6 +69,7 @@ def _asked_to_stop(signum: int, state: State) -> None:
 
 
 def _serve(folder: Path, manifest: Manifest, settings: Settings, state: State) -> None:
+    _keep_freed_memory()
     probes = Probes(settings.host, settings.port, state)
     log.info("probes on http://%s:%d/readyz", settings.host, probes.port)
     kept = Path(settings.state) if settings.state else folder / ".mlpacker-state"
@@ -81,7 +82,6 @@ def _serve(folder: Path, manifest: Manifest, settings: Settings, state: State) -
         state.loading = True
         steps.prepare()
         _collect_less()
-        _keep_freed_memory()
         swaps.load()
         state.loading = False
         state.show(described(steps))
@@ -106,11 +106,14 @@ def _serve(folder: Path, manifest: Manifest, settings: Settings, state: State) -
 
 def _keep_freed_memory() -> None:
     """A batch takes some megabytes and frees them again; glibc gives them back to the system and asks for them
-    anew each time, which took a quarter of the engine's time. mallopt(3); other C libraries have no such call."""
+    anew each time, which took a quarter of the engine's time. One heap for all threads: what a connection had fetched
+    would stay in the heap of its thread while the next one fills another. mallopt(3); other C libraries have no such
+    call."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(M_TRIM_THRESHOLD, 256 << 20)
         mallopt(M_TOP_PAD, 32 << 20)
+        mallopt(M_ARENA_MAX, 1)
 
 
 def _tell_port(file: Path, port: int) -> None:
