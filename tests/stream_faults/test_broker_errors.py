@@ -141,6 +141,15 @@ def test_nothing_more_is_begun_while_the_broker_does_not_say_whether_it_knows_wh
     assert len(take(given.source, 20)) == 20
 
 
+def test_what_was_held_back_when_its_group_forgot_the_member_comes_when_it_is_known_again(given: Given) -> None:
+    """Nothing more is taken while the broker does not know the member, and all of it afterwards."""
+    for request in ("OffsetCommit", "Heartbeat"):
+        given.cluster.tell("errors", request, ERRORS["UNKNOWN_MEMBER_ID"][0], 2)
+    given.source.ack(given.messages)
+    assert given.source.consume(10, 0.3) == []
+    assert [message.value for message in take(given.source, 20)] == [message.value for message in given.messages]
+
+
 def test_who_leaves_with_a_transaction_that_the_broker_refused_leaves_in_order() -> None:
     with mock() as cluster:
         read, written, name = queue(cluster, "in"), queue(cluster, "out"), f"mlpacker.test.{fresh()}"

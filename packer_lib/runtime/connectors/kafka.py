@@ -62,7 +62,7 @@ class KafkaSource(Source):
         self._health = Health(queue.id)
         self._commits = Commits(queue, self._health)
         self._owned: set[int] = set()
-        self._shrunk = False
+        self._gone: set[int] = set()  # since the client was asked last
         self._places: dict[int, int] = {}  # partition → where it goes on, for `lag`
         self._early: list[Any] = []  # came while nobody asked for messages
         self._lag, self._measured = 0, 0.0
@@ -75,7 +75,8 @@ class KafkaSource(Source):
         self._health = Health(self._queue.id)
         self._commits = Commits(self._queue, self._health)
         self._owned, self._places, self._early = set(), {}, []
-        self._in_hand, self._lag, self._shrunk = 0, 0, False
+        self._in_hand, self._lag = 0, 0
+        self._gone.clear()
         config = config_of(
             self._queue,
             self._name + self._replica.suffix,
@@ -115,8 +116,6 @@ class KafkaSource(Source):
             except KafkaException as error:
                 raise ConnectionFailed(f"{place(self._queue)}: {error.args[0].str()}") from None
             self._commits.require()
-            if self._shrunk:  # while we took them; now they are another's
-                messages, self._shrunk = [item for item in messages if item.token[0] in self._owned], False
             self._in_hand += len(messages)
             if self._commits.postponed and not messages:
                 self._commits.soon(self._consumer)
@@ -135,18 +134,31 @@ class KafkaSource(Source):
         if self._keeper.paused:
             consumer.resume(self._parts())
             self._keeper.paused = False
-        found, self._early = self._early[:max_items], self._early[max_items:]
-        if len(found) < max_items:
-            found += consumer.consume(max_items - len(found), 0)
-        messages = self._messages(found)
         deadline = time.monotonic() + timeout
-        while not messages and (left := deadline - time.monotonic()) > 0:
-            if not (found := consumer.consume(1, left)):
+        self._fill(consumer, max_items)
+        while not (messages := self._early_messages(max_items)) and (left := deadline - time.monotonic()) > 0:
+            self._poll(consumer, 1, left)
+            if not self._early:
                 break
-            if max_items > 1:
-                found += consumer.consume(max_items - 1, 0)
-            messages = self._messages(found)
+            self._fill(consumer, max_items)
         return messages
+
+    def _early_messages(self, most: int) -> list[Message]:
+        found, self._early = self._early[:most], self._early[most:]
+        return self._messages(found)
+
+    def _fill(self, consumer: Consumer, most: int) -> None:
+        if len(self._early) < most:
+            self._poll(consumer, most - len(self._early), 0)
+
+    def _poll(self, consumer: Consumer, most: int, timeout: float) -> None:
+        """What comes is put behind `_early`. Of partitions that went meanwhile nothing is kept: several messages, which
+        are not waited for, came before that, a single one after it."""
+        self._gone.clear()
+        found = consumer.consume(most, timeout)
+        if self._gone and most > 1:
+            found = [item for item in found if item.partition() not in self._gone]
+        self._early += found  # which `_lost` may have replaced, so that it is read now
 
     def _hear(self, consumer: Consumer, most: int) -> None:
         """Waits a while for the broker to say that it knows what is done. What comes instead is for later: about
@@ -156,7 +168,7 @@ class KafkaSource(Source):
             enough = len(self._early) >= most
             if enough and not self._keeper.paused:
                 time.sleep(MOMENT)
-            self._early += consumer.consume(1, left if self._keeper.paused else 0 if enough else MOMENT)
+            self._poll(consumer, 1, left if self._keeper.paused else 0 if enough else MOMENT)
         if self._commits.asked and not self._keeper.paused:
             consumer.pause(self._parts())
             self._keeper.paused = True
@@ -177,7 +189,7 @@ class KafkaSource(Source):
             with suppress(KafkaException):  # whoever consumes next hears of it
                 consumer.pause(self._parts())
                 self._keeper.paused = True
-                self._early += consumer.consume(100, 0)
+                self._poll(consumer, 100, 0)
             self._keeper.beat()
 
     def _parts(self) -> list[TopicPartition]:
@@ -226,6 +238,7 @@ class KafkaSource(Source):
 
     def _assigned(self, _consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
         self._owned |= {part.partition for part in partitions}
+        self._keeper.paused = True  # one that we had, and paused, is so still
 
     def _revoked(self, consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
         """Called while somebody polls: with a batch in hand that is the keeper, which gives it as long again."""
@@ -248,7 +261,7 @@ class KafkaSource(Source):
         if untold := sorted(gone & self._commits.ends.keys()):
             log.warning("partitions %s went to another, which does the last of them again: not told in time", untold)
         self._owned -= gone
-        self._shrunk = True
+        self._gone |= gone
         self._early = [item for item in self._early if item.partition() not in gone]
         for partition in gone:
             self._commits.forget(partition)
