@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import json
 import os
+import re
 import shlex
 import time
 from functools import cache
@@ -32,7 +33,7 @@ SETTLED_AFTER = 10  # a unit that lives this long is started; less is a failed s
 
 def conf_value(value: str) -> str:
     """`value` as supervisor's configuration reads it back unchanged; `DeployFailed` for what no escape exists for."""
-    if any(char in value for char in "\n\r\0") or " ;" in value or " #" in value or value != value.strip():
+    if re.search(r"[\n\r\0]|\s[;#]", value) or value != value.strip():
         raise DeployFailed(
             f"supervisor cannot read {value!r} in its configuration",
             "choose a home without line breaks, ' ;' and ' #' in it (MLPACKER__PATHS__HOME)",

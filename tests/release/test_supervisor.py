@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from supervisor.datatypes import RestartWhenExitUnexpected
 from supervisor.options import ServerOptions
@@ -32,6 +32,7 @@ def _release() -> Release:
 
 
 @settings(max_examples=60, deadline=None)
+@example(name="\xa0;")
 @given(name=NASTY.filter(lambda name: "/" not in name and "\0" not in name and name not in (".", "..")))
 def test_any_home_is_read_back_as_it_is_or_refused(name: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     try:
