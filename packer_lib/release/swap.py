@@ -133,11 +133,6 @@ def _step(plan: Plan, name: str) -> tuple[Unit, Step]:
         raise NotSwappable(f"{plan.pipeline} has no step {name!r}", f"{hint}Its model steps: {named}")
     if steps[name][1].kind != "model":
         raise NotSwappable(f"{plan.pipeline}: step {name!r} is code, which only a deploy changes", f"models: {named}")
-    if plan.package_mode != "stream":
-        raise NotSwappable(
-            f"{plan.pipeline} is an API pipeline: for now only streaming units take a new model while they run",
-            "name it in the PADL file and deploy: that loses no request either",
-        )
     return steps[name]
 
 

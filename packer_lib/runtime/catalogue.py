@@ -39,6 +39,7 @@ CORE = (
     "golden.py",
     "logs.py",
     "manifest.py",
+    "memory.py",
     "metrics.py",
     "model_step.py",
     "namespace.py",
@@ -98,9 +99,19 @@ PACKAGE_MODES = _table(
         (
             *("rest.py", "serving.py", "front.py", "predict.py", "worker.py"),
             *("door/__main__.py", "door/callers.py", "door/cli.py", "door/keeper.py", "door/line.py", "door/place.py"),
+            *("bodies.py", "oip.py", "oip_bodies.py", "oip_tensors.py", "invocations.py"),
+            *("formats/csv_lines.py", "formats/npy_array.py"),
             *("links.py", "caller.py", "tracing.py", "formats/__init__.py", "formats/json_value.py", "metrics.py"),
+            *("swap.py", "wanted.py"),
+            *("modelrunner/routes.py", "modelrunner/answers.py", "modelrunner/control.py", "modelrunner/forms.py"),
+            *("modelrunner/multipart.py", "modelrunner/csv_rows.py", "modelrunner/instances.py"),
+            *("modelrunner/predictions.py", "modelrunner/schema.py", "modelrunner/syntax.py"),
+            *("modelrunner/names.py", "modelrunner/tokens.py", "modelrunner/unfit.py"),
         ),
-        ("bentoml==1.4.39", "uvloop>=0.21", "httptools>=0.6", "prometheus-client>=0.22", "orjson>=3.11"),
+        (
+            *("bentoml==1.4.39", "uvloop>=0.21", "httptools>=0.6", "prometheus-client>=0.22", "orjson>=3.11"),
+            *("protobuf>=6.31", "python-multipart>=0.0.27"),
+        ),
     ),
     Plugin(
         "stream",

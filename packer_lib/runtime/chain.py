@@ -52,6 +52,7 @@ class Step(Protocol):
 
     def load(self) -> None: ...
     def run(self, values: Sequence[Any]) -> list[list[Any] | StepFailed]: ...
+    def columns(self) -> tuple[str, ...]: ...
     def close(self) -> None: ...
 
 
@@ -135,6 +136,11 @@ class Chain:
         flow.columns = [_without(flow.failed, column) for column in flow.columns]
         return flow
 
+    def columns(self) -> tuple[str, ...]:
+        """The names that the first model knows its inputs by, in their order, if it knows any."""
+        entries = self._entries("")
+        return next((step.columns() for step in self.steps if step.spec.name in entries), ())
+
     def run_step(self, name: str, values: Sequence[Any]) -> list[Outcome]:
         """One `Outcome` per value, of the step `name` and no other."""
         (step,) = (step for step in self.steps if step.spec.name == name)
@@ -158,7 +164,7 @@ class Chain:
     def _entries(self, queue: str) -> tuple[str, ...]:
         if queue:
             return tuple(spec.name for spec in self.manifest.steps if queue in spec.inputs)
-        return tuple(spec.name for spec in self.manifest.steps if not self._names.intersection(spec.inputs))
+        return tuple(spec.name for spec in self.manifest.entries())
 
     def _through(self, step: Step, column: Column, flow: Flow) -> Column:
         """What `step` made of `column`; a value that fails there is noted in `flow` and goes no further."""

@@ -52,6 +52,9 @@ class CodeStep:
         self._namespace.activate()
         return [self._handle(self._handler, value) for value in values]
 
+    def columns(self) -> tuple[str, ...]:
+        return ()
+
     def close(self) -> None:
         if self._namespace is not None:
             self._namespace.deactivate()

@@ -125,7 +125,9 @@ class Sink(ABC):
 
 class Framework(ABC):
     """A model file in, answers out. One thread at a time uses an instance, and it may be another than the one that
-    loaded it."""
+    loaded it. `columns` are the names that a loaded model knows its inputs by, in their order, if it knows any."""
+
+    columns: tuple[str, ...] = ()
 
     def __init__(self, serializer: str) -> None:
         """`serializer` is one of the catalogue's for this framework."""

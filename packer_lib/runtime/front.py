@@ -1,6 +1,7 @@
-"""The ASGI app in front: `/predict` and the routes of every unit are answered here, all else by the app behind.
+"""The ASGI app in front: what predicts and the routes of every unit are answered here, all else by the app behind.
 
     POST /predict                        {"data": [instance, …]} → {"predictions": [value or null, …]}
+                                         CSV: a line, .npy: a row of the array is an instance, see bodies.py
     GET  /livez /readyz /metrics /info   as every unit
 
 A unit that others follow answers with what the last of them makes of it; `/predict?alone=true` asks this unit alone,
@@ -11,20 +12,21 @@ units that follow, and a failure that is logged here names the trace. Every answ
 `mlpacker-release`.
 
 Errors are `{"error": "…"}`: 400 what is not as above, or an instance that does not fit (by its index); 405; 408 and 413
-a body too slow or too large; 415 anything but JSON; 500 a step failed; 502 the next unit cannot be reached; 503 not
-loaded yet, or too much waiting, here or there; 504 no answer in time. A content type that is not declared is refused on
-every route, so that nothing behind ever decodes it.
+a body too slow or too large; 415 a content type that the route does not take; 500 a step failed; 502 the next unit
+cannot be reached; 503 not loaded yet, or too much waiting, here or there; 504 no answer in time. What is not declared
+is refused on every route, so that nothing behind ever decodes it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
-from . import metrics
+from . import bodies, metrics
 from .links import Onward
 from .predict import Answer, Refused, error_answer, parse, predict, shown, wish
 from .worker import Worker
@@ -35,10 +37,16 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 BODY_SECONDS = 30.0
-ROUTES = "POST /predict, GET /livez, /readyz, /metrics, /info"
+ROUTES = (
+    "POST /predict, GET /livez, /readyz, /metrics, /info, /v2 (Open Inference Protocol), POST /invocations (MLflow)"
+)
 POLICY = b"default-src 'self' data:; style-src 'self' 'unsafe-inline'"
 CLOSE = (b"connection", b"close")
 UNREAD = frozenset({408, 413, 415})
+
+JSON = frozenset({bodies.JSON})
+PREDICT = JSON | bodies.KINDS
+NO_KIND = b""  # among the content types of a route: a body may come without one
 
 Headers = list[tuple[bytes, bytes]]
 RELEASE = b"mlpacker-release"  # the name of the header; messages of streams carry it under the same
@@ -51,14 +59,44 @@ class Leaving:
     now: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Request:
+    """`headers` have lower-case names; `body` reads the whole of it, or raises `Refused`."""
+
+    method: str
+    path: str
+    query: bytes
+    headers: Mapping[bytes, bytes]
+    body: Callable[[], Awaitable[bytes]]
+
+    @property
+    def kind(self) -> bytes:
+        """Its content type without parameters, in lower case, or `NO_KIND`."""
+        return kind_of(self.headers.get(b"content-type", NO_KIND))
+
+    def require(self, *allowed: str) -> None:
+        """`Refused` when its method is not one of these."""
+        require_method(self.method, self.path, *allowed)
+
+
+class Interface(Protocol):
+    """Routes that predict, beside `/predict`, by somebody's protocol."""
+
+    def kinds(self, path: str) -> Collection[bytes] | None:
+        """The content types that `path` takes; None: it is not one of these routes."""
+
+    async def answer(self, request: Request) -> Answer:
+        """To a request of one of these routes; raises `Refused`."""
+
+
 class Front:
     """Around `app`: the outermost app under `python service.py`, a middleware under `bentoml serve`.
 
     `info` is what `/info` says, `max_body` the largest body in bytes, `onward` where a unit that is not the last one
-    sends what it has made.
+    sends what it has made, `interfaces` further routes.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913
         self,
         app: App,
         worker: Worker,
@@ -66,8 +104,10 @@ class Front:
         max_body: int,
         onward: Onward | None = None,
         leaving: Leaving | None = None,
+        interfaces: Sequence[Interface] = (),
     ) -> None:
         self._app = app
+        self._interfaces = interfaces
         self._worker = worker
         self._max_body = max_body
         self._onward = onward
@@ -86,17 +126,36 @@ class Front:
             return
         try:
             headers = dict(scope["headers"])
-            refused = check_headers(headers, self._max_body)
+            interface, kinds = self._find(scope["path"])
+            refused = check_headers(headers, self._max_body, kinds)
             if refused:
                 await read_body(receive, self._max_body)  # a client that still sends would not see the answer
                 raise refused
-            answer = await self._answer(scope, headers, receive)
+            answer: Answer | None
+            if interface is None:
+                answer = await self._answer(scope, headers, receive)
+            else:
+                answer = await interface.answer(self._request(scope, headers, receive))
         except Refused as refused:
             answer = error_answer(refused.status, str(refused))
         if answer is None:
             await self._app(scope, receive, guarded(send, self._every))
         else:
             await respond(send, answer, self._every())
+
+    def _find(self, path: str) -> tuple[Interface | None, Collection[bytes]]:
+        """Who answers `path`, and the content types that it takes."""
+        if path == "/predict":
+            return None, PREDICT
+        if path not in self._probes:
+            for interface in self._interfaces:
+                if (kinds := interface.kinds(path)) is not None:
+                    return interface, kinds
+        return None, JSON
+
+    def _request(self, scope: Message, headers: dict[bytes, bytes], receive: Receive) -> Request:
+        body = partial(read_body, receive, self._max_body)
+        return Request(scope["method"], scope["path"], scope["query_string"], headers, body)
 
     def _every(self) -> Headers:
         """What every answer says."""
@@ -106,10 +165,10 @@ class Front:
         """None: the route is not one of ours."""
         path = scope["path"]
         if path == "/predict":
-            require_method(scope, "POST")
+            require_method(scope["method"], path, "POST")
             return await self._predict(scope["query_string"], headers, receive)
         if path in self._probes:
-            require_method(scope, "GET", "HEAD")
+            require_method(scope["method"], path, "GET", "HEAD")
             if path == "/readyz" and scope["query_string"] == b"chain=true" and self._onward:
                 return readiness(self._worker.reason or await self._onward.ready())
             return self._probes[path]()
@@ -119,7 +178,12 @@ class Front:
         arrived = time.perf_counter()
         wished = wish(query, headers)
         with metrics.IN_FLIGHT.track_inprogress():
-            instances = parse(await read_body(receive, self._max_body))
+            body = await read_body(receive, self._max_body)
+            kind = headers.get(b"content-type", bodies.JSON)
+            if kind == bodies.JSON:
+                instances = parse(body)
+            else:
+                instances = await bodies.read(kind_of(kind), body, self._worker.plain)
             answer = await predict(self._worker, self._onward, instances, wished)
         metrics.END_TO_END_SECONDS.observe(time.perf_counter() - arrived)
         return answer
@@ -129,23 +193,32 @@ def readiness(reason: str) -> Answer:
     return shown(503, {"ready": False, "reason": reason}) if reason else shown(200, {"ready": True})
 
 
-def check_headers(headers: dict[bytes, bytes], max_body: int) -> Refused | None:
-    """What is wrong: a content type or encoding that is not declared, or a length over `max_body`."""
+def check_headers(headers: Mapping[bytes, bytes], max_body: int, kinds: Collection[bytes] = JSON) -> Refused | None:
+    """What is wrong: a content type that is not of `kinds`, an encoding, or a length over `max_body`."""
     kind = headers.get(b"content-type")
-    if kind is not None and kind.partition(b";")[0].strip().lower() != b"application/json":
-        return Refused(415, f"Content-Type is {kind.decode('latin-1')!r}; send application/json")
+    if kind is not None and kind_of(kind) not in kinds:
+        return Refused(415, f"Content-Type is {kind.decode('latin-1')!r}; send {_listed(kinds)}")
     if headers.get(b"content-encoding", b"identity") != b"identity":
-        return Refused(415, "Content-Encoding is not supported; send the JSON as it is")
+        return Refused(415, "Content-Encoding is not supported; send the body as it is")
     if int(headers.get(b"content-length", b"0")) > max_body:
         return _too_large(max_body)
-    if kind is None and (b"content-length" in headers or b"transfer-encoding" in headers):
-        return Refused(415, "there is no Content-Type; send application/json")
+    if kind is None and (b"content-length" in headers or b"transfer-encoding" in headers) and NO_KIND not in kinds:
+        return Refused(415, f"there is no Content-Type; send {_listed(kinds)}")
     return None
 
 
-def require_method(scope: Message, *allowed: str) -> None:
-    if scope["method"] not in allowed:
-        raise Refused(405, f"{scope['path']} takes {' or '.join(allowed)}, got {scope['method']}")
+def _listed(kinds: Collection[bytes]) -> str:
+    return " or ".join(sorted(kind.decode() for kind in kinds if kind != NO_KIND))
+
+
+def kind_of(content_type: bytes) -> bytes:
+    """Without parameters, in lower case."""
+    return content_type.partition(b";")[0].strip().lower()
+
+
+def require_method(method: str, path: str, *allowed: str) -> None:
+    if method not in allowed:
+        raise Refused(405, f"{path} takes {' or '.join(allowed)}, got {method}")
 
 
 async def read_body(receive: Receive, limit: int) -> bytes:
@@ -192,7 +265,7 @@ def guarded(send: Send, every: Callable[[], Headers]) -> Send:
 
 
 async def respond(send: Send, answer: Answer, every: Headers) -> None:
-    headers = [(b"content-type", answer.kind), (b"content-length", str(len(answer.body)).encode()), *every]
+    headers = [(b"content-type", answer.kind), (b"content-length", b"%d" % len(answer.body)), *answer.headers, *every]
     if answer.status in UNREAD and CLOSE not in headers:  # the rest of the body is not worth waiting for
         headers.append(CLOSE)
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})

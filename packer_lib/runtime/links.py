@@ -25,7 +25,7 @@ import orjson
 from . import formats, metrics
 from .caller import Caller, Lost, NotSent, Response
 from .chain import Outcome
-from .contract import StepFailed
+from .contract import StepFailed, made_by
 from .tracing import Trace
 
 log = logging.getLogger("mlpacker.links")
@@ -272,7 +272,7 @@ class Next:
 
     def _outcome(self, given: Mapping[str, Any]) -> Outcome:
         if "error" not in given:
-            return Outcome(values=list(given["values"]))
+            return Outcome(list(given["values"]), models=[str(made).encode() for made in given.get("models", ())])
         place = str(given.get("place") or self.place)
         return Outcome(error=StepFailed(str(given["step"]), str(given["stage"]), str(given["error"]), place))
 
@@ -289,14 +289,17 @@ def described(outcome: Outcome) -> dict[str, Any]:
     """The outcome as the unit before this one reads it."""
     error = outcome.error
     if error is None:
-        return {"values": outcome.values}
+        return {"values": outcome.values, "models": [made.decode() for made in outcome.models]}
     return {"step": error.step, "stage": error.stage, "error": error.reason, "place": error.place}
 
 
 def _joined(outcome: Outcome, answers: list[Outcome]) -> Outcome:
     """One outcome of what became of each of its values; the first error is its error."""
     error = outcome.error or next((answer.error for answer in answers if answer.error), None)
-    return Outcome([value for answer in answers for value in answer.values], error=error)
+    values = [value for answer in answers for value in answer.values]
+    pairs = zip(outcome.models, answers, strict=False)
+    models = [made_by(before, after) for before, answer in pairs for after in answer.models]
+    return Outcome(values, error=error, models=models)
 
 
 def _settle(request: _Request, result: list[Outcome] | Exception) -> None:

@@ -67,6 +67,11 @@ class Manifest:
     links: tuple[str, ...] = ()
     format: int = FORMAT
 
+    def entries(self) -> tuple[StepSpec, ...]:
+        """The steps that none of this unit comes before."""
+        names = {step.name for step in self.steps}
+        return tuple(step for step in self.steps if not names.intersection(step.inputs))
+
     def to_json(self) -> str:
         """The same bytes for the same value: sorted keys, two spaces, a newline at the end."""
         return json.dumps(asdict(self), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
@@ -109,7 +114,8 @@ class Settings:
     `door` is the folder of the unit's door, see door/; host and port are private then. `links` says where the units
     are that this one calls, see links.py. This is process `replica` (from 0) of `replicas` of the unit. `state` is a
     folder of its own that outlives the process, see deliveries.py; after `stall_seconds` without progress while
-    messages wait it no longer counts as alive, and after as many again it ends (0: never), see watchdog.py.
+    messages wait it no longer counts as alive, and after as many again it ends (0: never), see watchdog.py. `token` is
+    asked for by the routes that change a unit, which are off without.
     """
 
     host: str = "127.0.0.1"
@@ -123,6 +129,7 @@ class Settings:
     replicas: int = 1
     state: str = ""
     stall_seconds: float = 600.0
+    token: str = field(default="", repr=False)
 
 
 def settings() -> Settings:
@@ -134,6 +141,11 @@ def settings() -> Settings:
     for name in {"stall_seconds"} & given.keys():
         given[name] = float(given[name])
     return Settings(**given)
+
+
+def state_folder(settings: Settings, bundle: Path) -> Path:
+    """Where the unit of `bundle` keeps what is to outlive its process."""
+    return Path(settings.state) if settings.state else bundle / ".mlpacker-state"
 
 
 def describe(manifest: Manifest, settings: Settings, started: datetime) -> dict[str, Any]:

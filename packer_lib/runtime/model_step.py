@@ -60,6 +60,10 @@ class ModelStep:
             results[place] = answer if isinstance(answer, StepFailed) else [_answer(values[place], answer)]
         return results
 
+    def columns(self) -> tuple[str, ...]:
+        """The names that the model knows its inputs by, in their order; none when it is not loaded."""
+        return self._model.columns if self._model else ()
+
     def close(self) -> None:
         self._model = None
 

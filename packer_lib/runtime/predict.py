@@ -14,7 +14,7 @@ import orjson
 
 from . import formats, metrics, tracing
 from .chain import Outcome
-from .contract import StepFailed
+from .contract import MODEL, StepFailed
 from .links import OUTCOMES, REMAINING, LinkFailed, Onward, described
 from .worker import Busy, Worker
 
@@ -28,6 +28,10 @@ _taken = metrics.MESSAGES_IN.labels("http")
 _answered = metrics.MESSAGES_OUT.labels("http")
 _remaining = REMAINING.encode()
 _outcomes = OUTCOMES.encode()
+_model = MODEL.encode()
+
+
+Headers = tuple[tuple[bytes, bytes], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,7 @@ class Answer:
     status: int
     body: bytes
     kind: bytes = b"application/json"
+    headers: Headers = ()
 
 
 class Refused(Exception):
@@ -78,6 +83,12 @@ def wish(query: bytes, headers: Mapping[bytes, bytes]) -> Wish:
 
 async def predict(worker: Worker, onward: Onward | None, instances: list[Any], wish: Wish = PLAIN) -> Answer:
     """The answer for `instances`; one that does not get through fails this request, and no other of its batch."""
+    outcomes = await attempt(worker, onward, instances, wish)
+    return in_full(outcomes) if wish.outcomes else in_short(outcomes, wish.trace)
+
+
+async def attempt(worker: Worker, onward: Onward | None, instances: list[Any], wish: Wish) -> list[Outcome]:
+    """What became of each instance; `Refused` where there is no saying, for all of them."""
     if worker.reason:
         raise Refused(503, f"not ready: {worker.reason}")
     if wish.step and wish.step not in worker.steps:
@@ -85,7 +96,7 @@ async def predict(worker: Worker, onward: Onward | None, instances: list[Any], w
     _taken.inc(len(instances))
     try:
         running = run(worker, None if wish.alone else onward, instances, wish)
-        outcomes = await (running if wish.deadline is None else _by(wish.deadline, running))
+        return await (running if wish.deadline is None else _by(wish.deadline, running))
     except TimeoutError:
         raise Refused(504, "the time that the caller gives was up before there was an answer") from None
     except Busy as busy:
@@ -93,8 +104,7 @@ async def predict(worker: Worker, onward: Onward | None, instances: list[Any], w
     except LinkFailed as failed:
         raise Refused(failed.status, str(failed)) from None
     except Exception:  # what should not have happened; who found it has logged it
-        return error_answer(500, "the unit failed; its log says why")
-    return in_full(outcomes) if wish.outcomes else in_short(outcomes, wish.trace)
+        raise Refused(500, "the unit failed; its log says why") from None
 
 
 async def _by(deadline: float, running: Coroutine[Any, Any, list[Outcome]]) -> list[Outcome]:
@@ -119,8 +129,15 @@ def in_short(outcomes: list[Outcome], trace: tracing.Trace | None = None) -> Ans
         body = _encode({"predictions": [final(outcome) for outcome in outcomes]})
     except (TypeError, ValueError) as error:
         return error_answer(500, f"the last step gave what JSON cannot hold: {error}")
+    return Answer(200, body, headers=given_out(outcomes))
+
+
+def given_out(outcomes: list[Outcome]) -> Headers:
+    """Counts them. The header that says which models made the answer: those of its first instance, for all instances of
+    a request go through the same ones."""
     _answered.inc(len(outcomes))
-    return Answer(200, body)
+    made = next((outcome.models[0] for outcome in outcomes if outcome.models), b"")
+    return ((_model, made),) if made else ()
 
 
 def in_full(outcomes: list[Outcome]) -> Answer:

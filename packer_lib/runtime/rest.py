@@ -24,6 +24,9 @@ from typing import Any
 from . import chain, links, logs
 from . import manifest as manifests
 from .front import App, Front, Leaving, Message, Receive, Send
+from .invocations import Invocations
+from .modelrunner.routes import Backing, ModelRunner
+from .oip import OpenInference
 from .predict import final, run
 from .serving import Doorway, Server
 from .worker import Worker
@@ -51,8 +54,9 @@ class Unit:
         self._settings = manifests.settings()
         self._server: Server | None = None
         self._failed = False
-        self._worker = Worker(self._manifest, folder, self._fail)
         info = manifests.describe(self._manifest, self._settings, datetime.now(UTC))
+        state = manifests.state_folder(self._settings, folder)
+        self._worker = Worker(self._manifest, folder, self._fail, state, lambda models: info.update(models=models))
         self.options = {"name": self._manifest.unit, **OPTIONS}
         limit = self._settings.max_body_mib << 20
         self._onward = onward(self._manifest, self._settings.links)
@@ -61,8 +65,20 @@ class Unit:
             "info": info,
             "max_body": limit,
             "onward": self._onward,
+            "interfaces": (
+                OpenInference(self._manifest, self._worker, self._onward, info),
+                Invocations(self._manifest, self._worker, self._onward),
+                ModelRunner(self._backing()),
+            ),
         }
         logs.to_stderr(self._settings.log_level, f"{self._manifest.pipeline}/{self._manifest.unit}")
+
+    def _backing(self) -> Backing:
+        """What Acumos' routes predict with."""
+        names = {step.name for step in self._manifest.steps}
+        first = [step for step in self._manifest.steps if not names.intersection(step.inputs)]
+        plain = all(step.kind == "model" for step in first)
+        return Backing(self._worker, self._onward, self._folder, plain, self._settings.token)
 
     def start(self) -> None:
         """Loads in the background; `/readyz` says when that is done."""

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import logging
 import signal
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from . import chain, logs, metrics
+from . import chain, logs, memory, metrics
 from . import manifest as manifests
 from .batch import Batches
 from .contract import HandlerUnusable, ModelUnusable, Replica
@@ -21,8 +19,6 @@ from .probes import PortTaken, Probes, State
 from .swap import Swaps, described
 
 log = logging.getLogger("mlpacker.stream")
-
-M_TRIM_THRESHOLD, M_TOP_PAD, M_ARENA_MAX = -1, -2, -8  # of glibc's malloc.h
 
 
 class ToldWhileLoading(BaseException):
@@ -69,10 +65,10 @@ def _asked_to_stop(signum: int, state: State) -> None:
 
 
 def _serve(folder: Path, manifest: Manifest, settings: Settings, state: State) -> None:
-    _keep_freed_memory()
+    memory.keep_freed()
     probes = Probes(settings.host, settings.port, state)
     log.info("probes on http://%s:%d/readyz", settings.host, probes.port)
-    kept = Path(settings.state) if settings.state else folder / ".mlpacker-state"
+    kept = manifests.state_folder(settings, folder)
     deliveries = Deliveries(kept, settings.replica)
     if not settings.port:
         _tell_port(kept / f"probes-{settings.replica}", probes.port)
@@ -81,7 +77,7 @@ def _serve(folder: Path, manifest: Manifest, settings: Settings, state: State) -
     try:
         state.loading = True
         steps.prepare()
-        _collect_less()
+        memory.collect_less()
         swaps.load()
         state.loading = False
         state.show(described(steps))
@@ -104,18 +100,6 @@ def _serve(folder: Path, manifest: Manifest, settings: Settings, state: State) -
         probes.close()
 
 
-def _keep_freed_memory() -> None:
-    """A batch takes some megabytes and frees them again; glibc gives them back to the system and asks for them
-    anew each time, which took a quarter of the engine's time. One heap for all threads: what a connection had fetched
-    would stay in the heap of its thread while the next one fills another. mallopt(3); other C libraries have no such
-    call."""
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(M_TRIM_THRESHOLD, 256 << 20)
-        mallopt(M_TOP_PAD, 32 << 20)
-        mallopt(M_ARENA_MAX, 1)
-
-
 def _tell_port(file: Path, port: int) -> None:
     """For whoever deployed it, and cannot know which one was free."""
     try:
@@ -124,14 +108,6 @@ def _tell_port(file: Path, port: int) -> None:
         new.replace(file)
     except OSError as error:
         log.warning("nobody can find its probes: %s", error)
-
-
-def _collect_less() -> None:
-    """A batch is tens of thousands of objects, none of them garbage; looking through them for cycles after every 700,
-    as Python does, took half of the engine's time. What was imported is never looked through again; models are, for
-    one that is replaced is to go."""
-    gc.freeze()
-    gc.set_threshold(50_000, 10, 10)
 
 
 def _observe(step: str, _size: int, seconds: float) -> None:

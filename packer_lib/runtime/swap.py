@@ -52,13 +52,19 @@ class Change:
 class Swaps:
     """Keeps the models of `chain`, a bundle's, at what the state folder `state` says; `replica` is this process's.
 
-    `switched` is called by the thread that calls `apply`, after the chain has other models than before.
+    `switched` is called by the thread that calls `apply`, after the chain has other models than before; `offered` when
+    there is something to apply, for who does not call it all the time.
     """
 
     def __init__(
-        self, chain: Chain, state: Path, replica: int = 0, switched: Callable[[], None] = lambda: None
+        self,
+        chain: Chain,
+        state: Path,
+        replica: int = 0,
+        switched: Callable[[], None] = lambda: None,
+        offered: Callable[[], None] = lambda: None,
     ) -> None:
-        self._chain, self._state, self._switched = chain, state, switched
+        self._chain, self._state, self._switched, self._offered = chain, state, switched, offered
         self._answer_file = state / f"swapped.{replica}.json"
         self._tries = state / f"trying.{replica}.json"
         self._own = {step.spec.name: step for step in chain.steps if isinstance(step, ModelStep)}
@@ -148,6 +154,7 @@ class Swaps:
     def _hand_over(self, change: Change, started: float) -> None:
         """Until the chain has it; the models that it had before are gone then."""
         self._ready = change
+        self._offered()
         while not change.done.wait(LOOK_EVERY):
             if (self._stop.is_set() or wanted.stamp(self._state) != self._seen) and self._take() is change:
                 raise Superseded

@@ -15,10 +15,11 @@ from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Any
 
-from . import metrics
+from . import memory, metrics
 from .chain import Chain, Outcome
 from .contract import HandlerUnusable, ModelUnusable
 from .manifest import Manifest
+from .swap import Swaps, described
 
 log = logging.getLogger("mlpacker.worker")
 
@@ -40,12 +41,25 @@ class Job:
 
 
 class Worker:
-    """`reason` is why it cannot answer and "" when it can; `failed` is told when the chain cannot be loaded at all."""
+    """`reason` is why it cannot answer and "" when it can; `failed` is told when the chain cannot be loaded at all.
 
-    def __init__(self, manifest: Manifest, folder: Path, failed: Callable[[], None]) -> None:
+    Its models are kept at what the state folder `state` says, see swap.py; `show` is given them whenever they change.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        folder: Path,
+        failed: Callable[[], None],
+        state: Path,
+        show: Callable[[list[dict[str, str]]], None] = lambda _models: None,
+    ) -> None:
         self.reason = "loading"
         self.steps = tuple(step.name for step in manifest.steps)
+        self.plain = any(step.kind == "code" for step in manifest.steps)  # a function gets lists, not arrays
         self._chain = Chain(manifest, folder, _observe)
+        self._show = show
+        self._swaps = Swaps(self._chain, state, switched=self._shown, offered=lambda: self._jobs.put([]))
         self._failed = failed
         self._arriving: list[Job] = []  # of this turn of the event loop, which alone touches it
         self._jobs: SimpleQueue[list[Job] | None] = SimpleQueue()
@@ -78,39 +92,49 @@ class Worker:
         finally:
             self._waiting -= 1
 
+    def columns(self) -> tuple[str, ...]:
+        """Of the chain's first model."""
+        return self._chain.columns()
+
     def _hand_over(self) -> None:
         self._jobs.put(self._arriving)
         self._arriving = []
 
     def _work(self) -> None:
         try:
-            self._chain.load()
+            self._chain.prepare()
+            memory.collect_less()
+            self._swaps.load()
         except (ModelUnusable, HandlerUnusable) as error:
             self._give_up(str(error))
         except Exception as error:
             log.exception("loading failed by what should not have happened")
             self._give_up(f"{type(error).__name__}: {error}")
         else:
-            for spec in self._chain.manifest.steps:
-                if spec.kind == "model":
-                    metrics.show_model(spec.name, spec.sha256)
+            self._shown()
+            self._swaps.start()
             if self.reason == "loading":  # and not told to stop meanwhile
                 self.reason = ""
             log.info("ready")
-            while jobs := self._take():
+            while (jobs := self._take()) is not None:
+                self._swaps.apply()
                 self._answer(jobs)
+            self._swaps.close()
             self._chain.close()
+
+    def _shown(self) -> None:
+        self._show(described(self._chain))
 
     def _give_up(self, reason: str) -> None:
         self.reason = reason
         log.error("stopped: %s", reason)
         self._failed()
 
-    def _take(self) -> list[Job]:
-        """What waits, at most about a full batch; waits for the first. Empty: it is time to stop."""
+    def _take(self) -> list[Job] | None:
+        """What waits, at most about a full batch; waits for the first. None: it is time to stop."""
         jobs = self._jobs.get()
         if jobs is None:
-            return []
+            return None
         size = sum(len(job.values) for job in jobs)
         while size < self._most:
             try:

@@ -37,8 +37,8 @@ HAS = {
     "stream-tensorflow-kafka": {"kafka", "tensorflow", "stream", "json"},
     "stream-code-websocket": {"websocket", "mqtt", "stream", "json"},
     "stream-schema-npy": {"mqtt", "kafka", "stream", "schema", "npy", "msgpack"},
-    "api-sklearn": {"bentoml", "scikit-learn", "json"},
-    "api-code": {"bentoml", "json"},
+    "api-sklearn": {"bentoml", "scikit-learn", "json", "csv", "npy"},
+    "api-code": {"bentoml", "json", "csv", "npy"},
 }
 
 

@@ -68,7 +68,7 @@ def processes(home: Path) -> dict[int, str]:
     return found
 
 
-def ask(endpoint: str, *values: float) -> tuple[int, Any]:
+def ask(endpoint: str, *values: Any) -> tuple[int, Any]:
     """Status and body of a prediction."""
     body = json.dumps({"data": values}).encode()
     try:

@@ -1,4 +1,4 @@
-"""`mlpacker swap`, as a person uses it: a streaming unit deployed here, and new models for it while it runs."""
+"""`mlpacker swap`, as a person uses it: a unit deployed here, and new models for it while it runs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from packer_lib.runtime.contract import MODEL, Message, Source
 from packer_lib.runtime.manifest import QueueSpec
 from tests.contract.connectors import take
 from tests.integration import streaming
-from tests.integration.here import Here
+from tests.integration.here import Here, ask
 from tests.lab.brokers import Broker
 from tests.runtime.swapping import APART, digest, line
 from tests.runtime.test_streams import on, reading, writing
@@ -142,3 +142,35 @@ def test_what_cannot_be_swapped_is_said_in_one_line(place: Place) -> None:
     strict = place.mlpacker("swap", "swapping", "step", "model.joblib", MLPACKER__SECURITY__STRICT="true")
     assert strict.returncode == 4, strict.stderr
     assert place.live() == before
+
+
+@pytest.fixture
+def rest(tmp_path: Path) -> Iterator[Place]:
+    made = Place(tmp_path, tmp_path / "home")
+    modes = {"containerized": False, "package-mode": "api", "deploy-mode": "local"}
+    padl = {"version": "1.1", "id": "swapping", **modes, "pipeline": {"step": streaming.MODEL}}
+    made.write("swapping.json", json.dumps(padl))
+    yield made
+    made.mlpacker("undeploy", "swapping")
+    assert made.state()["processes"] == {}
+
+
+def test_a_rest_unit_takes_a_new_model_without_a_restart_too(rest: Place) -> None:
+    own, new = rest.model(0, "model.joblib"), rest.model(1)
+    rest.model(3, features=2)
+    deployed = rest.mlpacker("deploy", "swapping.json")
+    assert deployed.returncode == 0, deployed.stderr
+    before = rest.unit()
+    assert ask(before["endpoint"], [1])[1] == {"predictions": [1]}
+
+    assert rest.action("swap", "swapping", "step", "model1.joblib") == "swap"
+    assert ask(before["endpoint"], [1])[1] == {"predictions": [1 + APART]}
+    assert (rest.live(), rest.unit()["pid"]) == (new, before["pid"])
+
+    refused = rest.mlpacker("swap", "swapping", "step", "model3.joblib")
+    assert refused.returncode == 7, refused.stderr
+    assert ask(before["endpoint"], [1])[1] == {"predictions": [1 + APART]}
+
+    assert rest.action("deploy", "swapping.json") == "swap", "the file's word is the last"
+    assert ask(before["endpoint"], [1])[1] == {"predictions": [1]}
+    assert (rest.live(), rest.unit()["pid"]) == (own, before["pid"])

@@ -115,6 +115,9 @@ COMMANDS = {
 }
 
 
+SERVERS = tuple(COMMANDS)
+
+
 def start(folder: Path, server: str = "python", **environment: str) -> Service:
     """The service of the bundle in `folder`, started by `python service.py` or by `bentoml serve`; not ready yet."""
     port = free_port()

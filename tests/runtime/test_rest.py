@@ -24,12 +24,23 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from packer_lib.runtime.manifest import StepSpec
-from tests.runtime.handmade import PACKAGE, Reply, Service, code_step, end, model_step, running, start, write_bundle
+from tests.runtime.handmade import (
+    PACKAGE,
+    SERVERS,
+    Reply,
+    Service,
+    code_step,
+    end,
+    model_step,
+    running,
+    start,
+    write_bundle,
+)
 from tests.support import wait_for
 
 ROWS, LABELS = load_breast_cancer(return_X_y=True)
 ROW: list[float] = ROWS[0].tolist()
-SERVERS = ("python", "bentoml")
+
 OURS = ("/predict", "/livez", "/readyz", "/metrics", "/info")
 
 

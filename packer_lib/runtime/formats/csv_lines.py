@@ -22,10 +22,8 @@ class Csv(Format):
     media = "text/csv"
 
     def decode(self, data: bytes) -> Any:
-        rows = _numbers(data.rstrip(b"\r\n").replace(b"\r\n", b"\n")) or _rows(data)
-        if not rows:
-            raise ValueError("no line in it")
-        return rows[0] if len(rows) == 1 else rows
+        lines = rows(data)
+        return lines[0] if len(lines) == 1 else lines
 
     def encode(self, value: Any) -> bytes:
         if type(value) is list and value and _PLAIN.issuperset(map(type, value)):
@@ -33,6 +31,14 @@ class Csv(Format):
             if b"n" not in line:  # null: it has no NaN, csv has
                 return line
         return _write(value)
+
+
+def rows(data: bytes) -> list[Any]:
+    """A list of cells per line, `ValueError` when there is none."""
+    lines = _numbers(data.rstrip(b"\r\n").replace(b"\r\n", b"\n")) or _rows(data)
+    if not lines:
+        raise ValueError("no line in it")
+    return lines
 
 
 def _numbers(data: bytes) -> list[Any]:

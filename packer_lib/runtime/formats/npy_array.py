@@ -57,6 +57,15 @@ class Npy(Format):
         return values
 
 
+def rows(data: bytes, plain: bool) -> list[Any]:
+    """Those of the array in `data`: arrays of numbers, or `plain` lists, numbers and texts. Raises as `decode`."""
+    start, layout = _split(data)
+    if not layout.shape:
+        raise ValueError("an array without dimensions has no rows")
+    array = _array(layout, data[start:])
+    return array.tolist() if plain or array.ndim == 1 or array.dtype.kind == "U" else list(array)
+
+
 def _plain(layout: Layout) -> bool:
     """Whether such arrays can be laid behind each other."""
     return not layout.fortran and layout.size > 0

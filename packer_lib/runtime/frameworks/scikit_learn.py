@@ -24,6 +24,7 @@ from ..contract import BadInput, Framework, ModelUnusable
 log = logging.getLogger("mlpacker.scikit-learn")
 
 ZIP = b"PK\x03\x04"
+WIDE = frozenset(map(numpy.dtype, ("?", "i8", "u8", "f8")))  # as JSON has them, whatever else is in the batch
 
 
 class ScikitLearn(Framework):
@@ -40,6 +41,7 @@ class ScikitLearn(Framework):
         if not callable(getattr(self._model, "predict", None)):
             raise ModelUnusable(f"holds {type(self._model).__name__}, which has no predict method")
         self._features: int | None = getattr(self._model, "n_features_in_", None)
+        self.columns = tuple(map(str, getattr(self._model, "feature_names_in_", ())))
         # A model trained on a data frame says so at every call; a request never has column names.
         warnings.filterwarnings("ignore", message="X does not have valid feature names")
 
@@ -64,12 +66,14 @@ class ScikitLearn(Framework):
 
 
 def as_array(batch: Sequence[Any]) -> Any:
-    """Numbers as numbers; anything with text as objects, so that one text does not turn its neighbours into text."""
+    """Numbers as numbers of 64 bits; anything with text as objects, so that one text makes none of its neighbours."""
     try:
         array = numpy.asarray(batch)
     except ValueError:
         raise BadInput("expected nested lists of one length, got rows of different lengths") from None
-    return array if array.dtype.kind in "biuf" else numpy.asarray(batch, dtype=object)
+    if array.dtype.kind not in "biuf":
+        return numpy.asarray(batch, dtype=object)
+    return array if array.dtype in WIDE else array.astype(numpy.float64 if array.dtype.kind == "f" else numpy.int64)
 
 
 def check_kind(file: Path, serializer: str) -> None:

@@ -1,0 +1,123 @@
+"""The REST interface of Acumos' generic model runner, for every API unit: a `front.Interface`; standard library only.
+
+At these paths and below `/modelrunner`; what a route's form has is in `ROUTES`. docs/acumos.md says what differs from
+the original. What answers is imported at the first request, so that a unit that nobody asks this way never pays for it.
+
+    POST /getBinary…              the input message of `operation` in protobuf, from a CSV or JSON file
+    POST /transform…              the same, predicted: its output message
+    POST /model/methods/{name}    output message from input message, both protobuf
+    PUT  /model /proto /model/configuration    with `Authorization: Bearer` of `MLPACKER_TOKEN`; 404 when it is not set
+
+Errors are `{"status": "bad request", "message": "…"}`: 400 a form that is none, or a PUT that cannot be used; 401; 404;
+405; 422 what does not fit the schema or the model; 503 and 504 as `/predict`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..front import Request
+from ..links import Onward
+from ..predict import Answer, Refused
+from ..worker import Worker
+
+if TYPE_CHECKING:
+    from .answers import Answers
+
+PREFIX = "/modelrunner"
+METHODS = "/model/methods/"
+FORM = frozenset({b"multipart/form-data"})
+# the body is protobuf whatever it calls itself, as in the original
+MESSAGE = frozenset({b"application/x-protobuf", b"application/vnd.google.protobuf", b"application/json", b"text/plain"})
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """`data` is the part of its form that it is about, `beside` those that may be there too, all of them but `model`
+    and `operation` must be; `predicts`: it answers with the output message."""
+
+    verb: str
+    data: str
+    beside: tuple[str, ...] = ()
+    predicts: bool = False
+
+
+ROUTES = {
+    "/model": Route("PUT", "model"),
+    "/proto": Route("PUT", "proto"),
+    "/model/configuration": Route("PUT", "modelConfig"),
+    "/getBinary": Route("POST", "csvFile", ("proto", "operation")),
+    "/getBinaryDefault": Route("POST", "csvFile", ("operation",)),
+    "/getBinaryJSON": Route("POST", "jsonFile", ("proto", "operation")),
+    "/getBinaryJSONDefault": Route("POST", "jsonFile", ("operation",)),
+    "/transformCSV": Route("POST", "csvFile", ("model", "proto", "operation"), predicts=True),
+    "/transformCSVDefault": Route("POST", "csvFile", ("operation",), predicts=True),
+    "/transformJSON": Route("POST", "jsonFile", ("model", "proto", "operation"), predicts=True),
+    "/transformJSONDefault": Route("POST", "jsonFile", ("operation",), predicts=True),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Backing:
+    """What predicts: the unit's `worker` and what follows it. `plain`: its first step is a model, which takes lists
+    rather than objects. `folder` is the bundle; `token` is asked for by what changes the unit ("": nothing may)."""
+
+    worker: Worker
+    onward: Onward | None
+    folder: Path
+    plain: bool
+    token: str
+
+
+class ModelRunner:
+    """The routes of one unit."""
+
+    def __init__(self, backing: Backing) -> None:
+        self._backing = backing
+        self._answers: Answers | None = None
+        self._lock = asyncio.Lock()
+
+    def kinds(self, path: str) -> Collection[bytes] | None:
+        path = path.removeprefix(PREFIX)
+        if path in ROUTES:
+            return FORM
+        return MESSAGE if path.startswith(METHODS) and "/" not in path[len(METHODS) :] else None
+
+    async def answer(self, request: Request) -> Answer:
+        path = request.path.removeprefix(PREFIX)
+        try:
+            verb = ROUTES[path].verb if path in ROUTES else "POST"
+            if verb == "PUT" and not self._backing.token:
+                raise Refused(404, f"{path} is off: this unit has no MLPACKER_TOKEN")
+            if request.method != verb:
+                raise Refused(405, f"{path} takes {verb}, got {request.method}")
+            answers = await self._loaded()
+            if path not in ROUTES:
+                return await answers.method(path[len(METHODS) :], request)
+            return await (answers.put if verb == "PUT" else answers.form)(ROUTES[path], request)
+        except Refused as refused:
+            return refusal(refused)
+
+    async def _loaded(self) -> Answers:
+        async with self._lock:
+            if self._answers is None:
+                self._answers = await asyncio.to_thread(self._load)
+            return self._answers
+
+    def _load(self) -> Answers:
+        from .answers import Answers
+
+        return Answers(self._backing)
+
+
+def refusal(refused: Refused) -> Answer:
+    """In Acumos' words."""
+    word = "bad request" if refused.status < 500 else "failed"
+    body = json.dumps({"status": word, "message": str(refused)}, ensure_ascii=False).encode()
+    headers = ((b"www-authenticate", b"Bearer"),) if refused.status == 401 else ()
+    return Answer(refused.status, body, headers=headers)

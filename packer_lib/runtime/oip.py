@@ -1,0 +1,214 @@
+"""The Open Inference Protocol v2 over HTTP, with its model repository and binary tensor extensions.
+
+    GET  /v2, /v2/                                            name, version, extensions
+    GET  /v2/health/live, /v2/health/ready
+    GET  /v2/models/NAME[/versions/VERSION]                   what it is
+    GET  /v2/models/NAME[/versions/VERSION]/ready
+    POST /v2/models/NAME[/versions/VERSION]/infer
+    POST /v2/repository/index                                 {"ready": true}: those that are ready
+    POST /v2/repository/models/NAME/load, …/unload            refused: models come by a deployment
+
+NAME is a step, whose version is the start of its model's sha256, or the pipeline's id: the whole chain from this unit
+on, whose version is the release. What has neither is of version 1. A step called like the pipeline is meant as that.
+
+The rows of one input tensor are the instances; of several inputs, objects of their rows by name. The answer is one
+tensor, `predict`. Errors are `{"error": "…"}`, statuses as those of `/predict`.
+
+A request may come without a content type: `tritonclient` sends none. `infer` takes JSON under either of the two.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from importlib import import_module
+from typing import Any
+
+import orjson
+
+from . import metrics
+from .chain import Outcome
+from .front import NO_KIND, Request
+from .links import Onward
+from .manifest import Manifest, StepSpec
+from .predict import Answer, Refused, attempt, error_answer, failure, final, given_out, wish
+from .worker import Worker
+
+EXTENSIONS = ("model_repository", "binary_tensor_data")
+KINDS = frozenset({b"application/json", b"application/octet-stream", NO_KIND})
+ROUTES = "/v2, /v2/health/live|ready, /v2/models/NAME[/versions/VERSION][/ready|/infer], /v2/repository/index"
+NO_VERSION = "1"
+PLATFORMS = {"scikit-learn": "sklearn"}
+FORMATS = {"onnx": "onnxv1"}  # as the specification has it
+REMEDY = (
+    "models are not loaded over HTTP; name another one in the PADL file and run `mlpacker deploy` or `mlpacker swap`"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """What a request names. `step` is "" for the whole chain; `plain`: its first step takes lists, not arrays."""
+
+    name: str
+    version: str
+    step: str
+    platform: str
+    plain: bool
+
+
+class OpenInference:
+    """`info` is what `/info` says: versions and release are read from it with each request, as they may change."""
+
+    def __init__(self, manifest: Manifest, worker: Worker, onward: Onward | None, info: Mapping[str, Any]) -> None:
+        self._manifest, self._worker, self._onward, self._info = manifest, worker, onward, info
+        self._bodies: Any = None
+
+    def kinds(self, path: str) -> Collection[bytes] | None:
+        return KINDS if path == "/v2" or path.startswith("/v2/") else None
+
+    async def answer(self, request: Request) -> Answer:
+        match request.path.strip("/").split("/")[1:]:
+            case []:
+                return _get(request, {"name": "mlpacker", "version": self._release(), "extensions": EXTENSIONS})
+            case ["health", "live"]:
+                return _get(request, {"live": True})
+            case ["health", "ready"]:
+                return _readiness(request, {}, self._worker.reason)
+            case ["models", name, *rest]:
+                return await self._model(request, name, rest)
+            case ["repository", *rest]:
+                return await self._repository(request, rest)
+        raise _nowhere(request)
+
+    async def _model(self, request: Request, name: str, rest: list[str]) -> Answer:
+        match rest:
+            case ["versions", version, *action]:
+                model = self._find(name, version)
+            case action:
+                model = self._find(name)
+        match action:
+            case []:
+                return _get(request, _described(model))
+            case ["ready"]:
+                reason = self._worker.reason or ("" if model.step or not self._onward else await self._onward.ready())
+                return _readiness(request, {"name": name}, reason)
+            case ["infer"]:
+                return await self._infer(request, model)
+        raise _nowhere(request)
+
+    # ── models ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _models(self) -> dict[str, Model]:
+        versions = {each["step"]: each["version"] for each in self._info["models"]}
+        found = {
+            step.name: Model(step.name, versions.get(step.name) or NO_VERSION, step.name, _platform(step), _plain(step))
+            for step in self._manifest.steps
+        }
+        pipeline, plain = self._manifest.pipeline, any(map(_plain, self._manifest.entries()))
+        return {**found, pipeline: Model(pipeline, self._release(), "", "mlpacker_pipeline", plain)}
+
+    def _release(self) -> str:
+        return self._info["release"] or NO_VERSION
+
+    def _find(self, name: str, version: str | None = None) -> Model:
+        models = self._models()
+        if name not in models:
+            raise Refused(404, f"there is no model {name!r}, only {', '.join(models)}")
+        if version not in (None, models[name].version):
+            raise Refused(404, f"model {name!r} has no version {version!r}, only {models[name].version!r}")
+        return models[name]
+
+    # ── inference ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _infer(self, request: Request, model: Model) -> Answer:
+        request.require("POST")
+        arrived = time.perf_counter()
+        wished = replace(wish(request.query, request.headers), outcomes=False, step=model.step, alone=bool(model.step))
+        with metrics.IN_FLIGHT.track_inprogress():
+            body = await request.body()
+            bodies = await self._loaded()
+            asked = bodies.parse(body, request.headers.get(bodies.LENGTH))
+            outcomes = await attempt(self._worker, self._onward, asked.instances(model.plain), wished)
+            failed = [(place, outcome.error) for place, outcome in enumerate(outcomes) if outcome.error]
+            if failed:
+                return failure(failed, wished.trace)
+            head = {"model_name": model.name, "model_version": _made_by(model, outcomes), "id": asked.id}
+            try:
+                made: Answer = bodies.answer(head, [final(outcome) for outcome in outcomes], asked.binary)
+            except (TypeError, ValueError) as error:
+                return error_answer(500, f"the last step gave what no tensor can hold: {error}")
+        metrics.END_TO_END_SECONDS.observe(time.perf_counter() - arrived)
+        return replace(made, headers=(*made.headers, *given_out(outcomes)))
+
+    async def _loaded(self) -> Any:
+        """The module that knows the bodies; it imports numpy, for which the event loop is not to stand still."""
+        if self._bodies is None:
+            self._bodies = await asyncio.to_thread(import_module, ".oip_bodies", __package__)
+        return self._bodies
+
+    # ── repository ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _repository(self, request: Request, rest: list[str]) -> Answer:
+        match rest:
+            case ["index"]:
+                request.require("POST")
+                return self._index(_ready_only(await request.body()))
+            case ["models", name, "load" | "unload" as action]:
+                request.require("POST")
+                return error_answer(400, f"{action} of {name!r}: {REMEDY}")
+        raise _nowhere(request)
+
+    def _index(self, ready_only: bool) -> Answer:
+        reason = self._worker.reason
+        state = {"": "READY", "loading": "LOADING", "stopping": "UNLOADING"}.get(reason, "UNAVAILABLE")
+        shown = [] if ready_only and reason else self._models().values()
+        models = [{"name": each.name, "version": each.version, "state": state, "reason": reason} for each in shown]
+        return Answer(200, orjson.dumps(models))
+
+
+def _made_by(model: Model, outcomes: list[Outcome]) -> str:
+    """The version that gave the answer, should another have come since."""
+    made = outcomes[0].models if model.step and outcomes else []
+    return made[0].decode().rpartition("=")[2] or model.version if made else model.version
+
+
+def _ready_only(body: bytes) -> bool:
+    try:
+        asked = orjson.loads(body or b"{}")
+    except orjson.JSONDecodeError as error:
+        raise Refused(400, f"the body is not JSON: {error}") from None
+    only = asked.get("ready", False) if isinstance(asked, dict) else None
+    if type(only) is not bool:
+        raise Refused(400, 'expected {"ready": true or false}, or nothing')
+    return only
+
+
+def _described(model: Model) -> dict[str, Any]:
+    return {"name": model.name, "versions": [model.version], "platform": model.platform, "inputs": [], "outputs": []}
+
+
+def _platform(step: StepSpec) -> str:
+    if step.kind == "code":
+        return "python_function"
+    return f"{PLATFORMS.get(step.framework, step.framework)}_{FORMATS.get(step.serializer, step.serializer)}"
+
+
+def _plain(step: StepSpec) -> bool:
+    return step.kind == "code"
+
+
+def _get(request: Request, value: Any) -> Answer:
+    request.require("GET", "HEAD")
+    return Answer(200, orjson.dumps(value))
+
+
+def _readiness(request: Request, head: dict[str, Any], reason: str) -> Answer:
+    request.require("GET", "HEAD")
+    said = {"error": f"not ready: {reason}"} if reason else {}
+    return Answer(503 if reason else 200, orjson.dumps({**head, "ready": not reason, **said}))
+
+
+def _nowhere(request: Request) -> Refused:
+    return Refused(404, f"{request.path} is not one of {ROUTES}")
