@@ -19,9 +19,7 @@ from google.protobuf.message import EncodeError
 from .. import metrics
 from ..chain import Outcome
 from ..front import Request
-from ..links import LinkFailed
-from ..predict import Answer, Refused, Wish, failure, final, run, wish
-from ..worker import Busy
+from ..predict import Answer, Refused, Wish, attempt, failure, final, wish
 from . import control, predictions
 from .forms import Asked, asked, check_names, from_bytes
 from .instances import instance, is_table, rows
@@ -100,23 +98,8 @@ class Answers:
 
     async def _outcomes(self, instances: list[object], wished: Wish) -> list[Outcome]:
         """All of them good, or `Refused`."""
-        if self._backing.worker.reason:
-            raise Refused(503, f"not ready: {self._backing.worker.reason}")
-        metrics.MESSAGES_IN.labels("http").inc(len(instances))
-        left = None if wished.deadline is None else wished.deadline - time.monotonic()
-        try:
-            async with asyncio.timeout(left):
-                outcomes = await run(
-                    self._backing.worker, self._backing.onward, instances, replace(wished, outcomes=False)
-                )
-        except TimeoutError:
-            raise Refused(504, "the time that the caller gives was up before there was an answer") from None
-        except Busy as busy:
-            raise Refused(503, f"{busy}; try again later") from None
-        except LinkFailed as failed:
-            raise Refused(failed.status, str(failed)) from None
-        except Exception:  # what should not have happened; who found it has logged it
-            raise Refused(500, "the unit failed; its log says why") from None
+        backing = self._backing
+        outcomes = await attempt(backing.worker, backing.onward, instances, replace(wished, outcomes=False))
         failed_ones = [(place, outcome.error) for place, outcome in enumerate(outcomes) if outcome.error]
         if failed_ones:
             answer = failure(failed_ones, wished.trace)
