@@ -34,7 +34,7 @@ ALLOWED: dict[str, set[str]] = {
     "cli": {"padl", "plan", "artefacts", "bundle", "build", "hosts", "commands", "release", "status", "standalone"},
 }
 # what of the runtime the orchestrator may see: standard-library modules that hold data only
-OPEN_RUNTIME = {"packer_lib.runtime.catalogue", "packer_lib.runtime.manifest"}
+OPEN_RUNTIME = {"packer_lib.runtime.catalogue", "packer_lib.runtime.manifest", "packer_lib.runtime.wanted"}
 # third-party packages a runtime module may import; every other runtime module is standard library only
 LEAVES = {
     "chain.py": {"numpy"},

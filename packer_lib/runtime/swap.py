@@ -229,7 +229,7 @@ class Swaps:
             raise Refused(f"the process died each of the {times} times that it was loaded")
         with suppress(OSError):  # where nothing can be written nothing is counted either
             if want.models:
-                wanted.write(self._tries, {"id": want.id, "times": times + 1})
+                wanted.write(self._tries, json.dumps({"id": want.id, "times": times + 1}))
         yield
         with suppress(OSError):
             self._tries.unlink(missing_ok=True)
@@ -249,7 +249,7 @@ class Swaps:
         live = {step.spec.name: step.spec.sha256 for step in self._models()}
         told = {"id": want.id, "state": "refused" if reason else "live", "reason": reason, "models": live}
         try:
-            wanted.write(self._answer_file, told)
+            wanted.write(self._answer_file, json.dumps(told))
         except OSError as error:
             log.warning("%s cannot be written: %s", self._answer_file, error)
 

@@ -217,7 +217,7 @@ def test_a_process_that_cannot_load_what_is_wanted_begins_with_the_bundles_model
 
 def test_a_model_that_processes_die_of_is_loaded_three_times_and_no_more(unit: Swapping) -> None:
     wish = unit.deployer.want(unit.deployer.stage(line(5)))
-    wanted.write(unit.state_folder / "trying.0.json", {"id": wish, "times": 3})
+    wanted.write(unit.state_folder / "trying.0.json", json.dumps({"id": wish, "times": 3}))
     with unit.running():
         unit.flow(1)
     assert unit.versions() == [0]
