@@ -102,7 +102,7 @@ PACKAGE_MODES = _table(
             *("bodies.py", "oip.py", "oip_bodies.py", "oip_tensors.py", "invocations.py"),
             *("formats/csv_lines.py", "formats/npy_array.py"),
             *("links.py", "caller.py", "tracing.py", "formats/__init__.py", "formats/json_value.py", "metrics.py"),
-            *("swap.py", "wanted.py"),
+            *("swap.py", "wanted.py", "uploads.py", "model_files/kinds.py", "model_files/zips.py"),
             *("modelrunner/routes.py", "modelrunner/answers.py", "modelrunner/control.py", "modelrunner/forms.py"),
             *("modelrunner/multipart.py", "modelrunner/csv_rows.py", "modelrunner/instances.py"),
             *("modelrunner/predictions.py", "modelrunner/schema.py", "modelrunner/syntax.py"),

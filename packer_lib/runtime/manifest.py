@@ -115,7 +115,8 @@ class Settings:
     are that this one calls, see links.py. This is process `replica` (from 0) of `replicas` of the unit. `state` is a
     folder of its own that outlives the process, see deliveries.py; after `stall_seconds` without progress while
     messages wait it no longer counts as alive, and after as many again it ends (0: never), see watchdog.py. `token` is
-    asked for by the routes that change a unit, which are off without.
+    asked for by the routes that change a unit, which are off without; `unsafe_uploads`: those take model formats that
+    can carry code, too, see uploads.py.
     """
 
     host: str = "127.0.0.1"
@@ -130,6 +131,7 @@ class Settings:
     state: str = ""
     stall_seconds: float = 600.0
     token: str = field(default="", repr=False)
+    unsafe_uploads: bool = False
 
 
 def settings() -> Settings:
@@ -138,6 +140,8 @@ def settings() -> Settings:
     given: dict[str, Any] = {name: value for name, value in env.items() if value}
     for name in {"port", "max_body_mib", "replica", "replicas"} & given.keys():
         given[name] = int(given[name])
+    for name in {"unsafe_uploads"} & given.keys():
+        given[name] = given[name] == "true"
     for name in {"stall_seconds"} & given.keys():
         given[name] = float(given[name])
     return Settings(**given)
