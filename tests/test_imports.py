@@ -34,9 +34,7 @@ ALLOWED: dict[str, set[str]] = {
     "cli": {"padl", "plan", "artefacts", "bundle", "build", "hosts", "commands", "release", "status", "standalone"},
 }
 # what of the runtime the orchestrator may see: standard-library modules that hold data, or look at model files
-OPEN_RUNTIME = {
-    f"packer_lib.runtime.{name}" for name in ("catalogue", "manifest", "model_files", "wanted")
-}
+OPEN_RUNTIME = {f"packer_lib.runtime.{name}" for name in ("catalogue", "manifest", "model_files", "wanted")}
 # third-party packages a runtime module may import; every other runtime module is standard library only
 LEAVES = {
     "chain.py": {"numpy"},
@@ -56,6 +54,8 @@ LEAVES = {
     "invocations.py": {"orjson"},
     "caller.py": {"httptools"},
     "serving.py": {"uvicorn"},
+    "admin/asked.py": {"orjson"},
+    "admin/repository.py": {"orjson"},
     "modelrunner/answers.py": {"google"},
     "modelrunner/csv_rows.py": {"google"},
     "modelrunner/forms.py": {"google"},

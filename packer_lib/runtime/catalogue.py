@@ -106,7 +106,9 @@ PACKAGE_MODES = _table(
             *("modelrunner/routes.py", "modelrunner/answers.py", "modelrunner/control.py", "modelrunner/forms.py"),
             *("modelrunner/multipart.py", "modelrunner/csv_rows.py", "modelrunner/instances.py"),
             *("modelrunner/predictions.py", "modelrunner/schema.py", "modelrunner/syntax.py"),
-            *("modelrunner/names.py", "modelrunner/tokens.py", "modelrunner/unfit.py"),
+            *("modelrunner/names.py", "modelrunner/tokens.py", "modelrunner/unfit.py", "modelrunner/kept.py"),
+            *("admin/port.py", "admin/unit.py", "admin/app.py", "admin/asked.py", "admin/arriving.py"),
+            *("admin/changes.py", "admin/models.py", "admin/repository.py", "admin/versions.py", "admin/acumos.py"),
         ),
         (
             *("bentoml==1.4.39", "uvloop>=0.21", "httptools>=0.6", "prometheus-client>=0.22", "orjson>=3.11"),

@@ -114,9 +114,9 @@ class Settings:
     `door` is the folder of the unit's door, see door/; host and port are private then. `links` says where the units
     are that this one calls, see links.py. This is process `replica` (from 0) of `replicas` of the unit. `state` is a
     folder of its own that outlives the process, see deliveries.py; after `stall_seconds` without progress while
-    messages wait it no longer counts as alive, and after as many again it ends (0: never), see watchdog.py. `token` is
-    asked for by the routes that change a unit, which are off without; `unsafe_uploads`: those take model formats that
-    can carry code, too, see uploads.py.
+    messages wait it no longer counts as alive, and after as many again it ends (0: never), see watchdog.py. What
+    changes an API unit is asked on `admin_host:admin_port` (0: nowhere), by who has the `token`; `max_model_mib` bounds
+    a model that is sent there, `unsafe_uploads`: one of a format that can carry code, too, see uploads.py.
     """
 
     host: str = "127.0.0.1"
@@ -131,6 +131,9 @@ class Settings:
     state: str = ""
     stall_seconds: float = 600.0
     token: str = field(default="", repr=False)
+    admin_host: str = "127.0.0.1"
+    admin_port: int = 0
+    max_model_mib: int = 512
     unsafe_uploads: bool = False
 
 
@@ -138,7 +141,7 @@ def settings() -> Settings:
     """`Settings` from the environment; an unset or empty variable keeps the default."""
     env = {item.name: os.environ.get(f"MLPACKER_{item.name.upper()}", "") for item in fields(Settings)}
     given: dict[str, Any] = {name: value for name, value in env.items() if value}
-    for name in {"port", "max_body_mib", "replica", "replicas"} & given.keys():
+    for name in {"port", "admin_port", "max_body_mib", "max_model_mib", "replica", "replicas"} & given.keys():
         given[name] = int(given[name])
     for name in {"unsafe_uploads"} & given.keys():
         given[name] = given[name] == "true"

@@ -23,6 +23,7 @@ from typing import Any
 
 from . import chain, links, logs
 from . import manifest as manifests
+from .admin.port import AdminPort
 from .front import App, Front, Leaving, Message, Receive, Send
 from .invocations import Invocations
 from .modelrunner.routes import Backing, ModelRunner
@@ -54,9 +55,11 @@ class Unit:
         self._settings = manifests.settings()
         self._server: Server | None = None
         self._failed = False
-        info = manifests.describe(self._manifest, self._settings, datetime.now(UTC))
-        state = manifests.state_folder(self._settings, folder)
-        self._worker = Worker(self._manifest, folder, self._fail, state, lambda models: info.update(models=models))
+        self._info = info = manifests.describe(self._manifest, self._settings, datetime.now(UTC))
+        self._state = manifests.state_folder(self._settings, folder)
+        self._worker = Worker(
+            self._manifest, folder, self._fail, self._state, lambda models: info.update(models=models)
+        )
         self.options = {"name": self._manifest.unit, **OPTIONS}
         limit = self._settings.max_body_mib << 20
         self._onward = onward(self._manifest, self._settings.links)
@@ -78,7 +81,7 @@ class Unit:
         names = {step.name for step in self._manifest.steps}
         first = [step for step in self._manifest.steps if not names.intersection(step.inputs)]
         plain = all(step.kind == "model" for step in first)
-        return Backing(self._worker, self._onward, self._folder, plain, self._settings.token)
+        return Backing(self._worker, self._onward, self._folder, self._state, plain, self._info)
 
     def start(self) -> None:
         """Loads in the background; `/readyz` says when that is done."""
@@ -100,6 +103,12 @@ class Unit:
         """`python service.py [--check]`; returns the exit code: 0 after SIGTERM or SIGINT."""
         if "--check" in argv:
             return chain.check_command(self._folder, self._manifest)
+        leaving = Leaving()
+        try:
+            admin = self._admin(leaving)
+        except ValueError as error:
+            log.error("%s", error)
+            return 1
         try:
             listening = listen(self._settings.host, self._settings.port)
         except OSError as error:
@@ -107,15 +116,32 @@ class Unit:
             log.error("cannot listen on %s: %s (set MLPACKER_PORT to a free port)", where, error.strerror)
             return 1
         with listening:
-            self._serve(listening)
+            self._serve(listening, leaving, admin)
         log.info("stopped" if self._failed else "stopped in order")
         return 1 if self._failed else 0
 
-    def _serve(self, listening: socket.socket) -> None:
-        leaving = Leaving()
+    def _admin(self, leaving: Leaving) -> AdminPort | None:
+        """Where the routes are that change this unit; None: nowhere. `ValueError` when it cannot be."""
+        settings = self._settings
+        if not settings.admin_port:
+            return None
+        from .admin.unit import admin_app, check_token
+
+        check_token(settings.token)
+        app = admin_app(settings, self._manifest, self._backing(), self._info, leaving)
+        port = AdminPort(app, settings.admin_host, settings.admin_port, leaving)
+        try:
+            if not settings.door:  # where there is one, the release before this one has it still
+                port.bind()
+        except OSError as error:
+            where = f"{settings.admin_host}:{settings.admin_port}"
+            raise ValueError(f"cannot listen on {where}: {error.strerror} (set MLPACKER_ADMIN_PORT)") from None
+        return port
+
+    def _serve(self, listening: socket.socket, leaving: Leaving, admin: AdminPort | None) -> None:
         front = Front(Behind(self._folder / "service.py"), **self.front, leaving=leaving)
         port = listening.getsockname()[1]
-        self._server = Server(front, listening, leaving, self._doorway(port, leaving))
+        self._server = Server(front, listening, leaving, self._doorway(port, leaving), admin)
         for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises the signal again when it is done
             signal.signal(number, lambda _number, _frame: self._leave())
         log.info("listening on http://%s:%d/predict", *listening.getsockname()[:2])

@@ -20,6 +20,7 @@ from typing import Any
 import uvicorn
 
 from . import door
+from .admin.port import AdminPort
 from .front import Leaving
 
 log = logging.getLogger("mlpacker.serving")
@@ -32,27 +33,16 @@ DOOR_EVERY = 0.2
 
 
 class Server(uvicorn.Server):
-    """Runs `app` on `own`; with a `doorway`, on the port it is lent as well."""
+    """Runs `app` on `own`; with a `doorway`, on the port it is lent as well; with `admin`, that port too."""
 
-    def __init__(self, app: Any, own: socket.socket, leaving: Leaving, doorway: Doorway | None) -> None:
-        super().__init__(
-            uvicorn.Config(
-                app,
-                loop="uvloop",
-                http="httptools",
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                proxy_headers=False,
-                server_header=False,
-                backlog=BACKLOG,
-                timeout_keep_alive=KEEP_ALIVE_SECONDS,
-                timeout_graceful_shutdown=GRACE_SECONDS,
-            )
-        )
+    def __init__(
+        self, app: Any, own: socket.socket, leaving: Leaving, doorway: Doorway | None, admin: AdminPort | None = None
+    ) -> None:
+        super().__init__(_config(app))
         self._own = own
         self._leaving = leaving
         self._doorway = doorway
+        self._admin = admin
 
     def serve_until_told(self) -> None:
         """Until `should_exit`; returns when all that was accepted is answered, or `GRACE_SECONDS` later."""
@@ -62,6 +52,8 @@ class Server(uvicorn.Server):
         """Every 100 ms."""
         if self._doorway is not None and not self.should_exit:
             await self._doorway.look(self._listen)
+        if self._admin is not None and not self.should_exit:
+            await self._admin.look(self._listen_beside)
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -69,6 +61,8 @@ class Server(uvicorn.Server):
         self._leaving.now = True
         if self._doorway is not None:
             await self._doorway.close()
+        if self._admin is not None:
+            self._admin.close()
         for server in self.servers:
             server.close()
         until = time.monotonic() + LINGER_SECONDS
@@ -82,6 +76,33 @@ class Server(uvicorn.Server):
             return kind(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
 
         return await asyncio.get_running_loop().create_server(protocol, sock=lent, backlog=BACKLOG)
+
+    async def _listen_beside(self, app: Any, bound: socket.socket) -> asyncio.AbstractServer:
+        """Another `app` by the same event loop; its connections are ended in order with all others."""
+        config = _config(app)
+        config.load()
+
+        def protocol() -> Any:
+            kind: Any = config.http_protocol_class
+            return kind(config=config, server_state=self.server_state, app_state={})
+
+        return await asyncio.get_running_loop().create_server(protocol, sock=bound)
+
+
+def _config(app: Any) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        loop="uvloop",
+        http="httptools",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        backlog=BACKLOG,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+    )
 
 
 Listen = Callable[[socket.socket], Any]
