@@ -21,14 +21,17 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
-from . import chain, links, logs
+from . import chain, links, logs, posts
 from . import manifest as manifests
+from .door import Line
 from .front import App, Front, Leaving, Message, Receive, Send
+from .given import Given, die_with_parent
 from .invocations import Invocations
 from .modelrunner.routes import Backing, ModelRunner
 from .oip import OpenInference
+from .ports import Doorway, listen
 from .predict import final, run
-from .serving import Doorway, Server
+from .serving import Server
 from .worker import Worker
 
 __all__ = ["Front", "Unit", "unit_in"]
@@ -56,13 +59,19 @@ class Unit:
         self._failed = False
         info = manifests.describe(self._manifest, self._settings, datetime.now(UTC))
         state = manifests.state_folder(self._settings, folder)
-        self._worker = Worker(self._manifest, folder, self._fail, state, lambda models: info.update(models=models))
+        number = self._settings.worker
+        self._info = info
+        self._worker = Worker(
+            self._manifest, folder, self._fail, state, lambda models: info.update(models=models), number
+        )
+        line = os.environ.get(posts.LINE)  # to the parent of several workers
+        self._line = Line(socket.socket(fileno=int(line))) if line else None
         self.options = {"name": self._manifest.unit, **OPTIONS}
         limit = self._settings.max_body_mib << 20
         self._onward = onward(self._manifest, self._settings.links)
         self.front: dict[str, Any] = {
             "worker": self._worker,
-            "info": info,
+            "info": {**info} if line else info,
             "max_body": limit,
             "onward": self._onward,
             "interfaces": (
@@ -71,7 +80,8 @@ class Unit:
                 ModelRunner(self._backing()),
             ),
         }
-        logs.to_stderr(self._settings.log_level, f"{self._manifest.pipeline}/{self._manifest.unit}")
+        name = f"{self._manifest.pipeline}/{self._manifest.unit}"
+        logs.to_stderr(self._settings.log_level, f"{name}#{number}" if line else name)
 
     def _backing(self) -> Backing:
         """What Acumos' routes predict with."""
@@ -100,6 +110,8 @@ class Unit:
         """`python service.py [--check]`; returns the exit code: 0 after SIGTERM or SIGINT."""
         if "--check" in argv:
             return chain.check_command(self._folder, self._manifest)
+        if self._line is not None:
+            return self._serve_given(self._line)
         try:
             listening = listen(self._settings.host, self._settings.port)
         except OSError as error:
@@ -107,21 +119,29 @@ class Unit:
             log.error("cannot listen on %s: %s (set MLPACKER_PORT to a free port)", where, error.strerror)
             return 1
         with listening:
-            self._serve(listening)
-        log.info("stopped" if self._failed else "stopped in order")
-        return 1 if self._failed else 0
+            leaving = Leaving()
+            doorway = self._doorway(listening.getsockname()[1], leaving)
+            log.info("listening on http://%s:%d/predict", *listening.getsockname()[:2])
+            return self._serve(Server(self._app(leaving), listening, leaving, doorway))
 
-    def _serve(self, listening: socket.socket) -> None:
+    def _serve_given(self, line: Line) -> int:
+        die_with_parent()
         leaving = Leaving()
-        front = Front(Behind(self._folder / "service.py"), **self.front, leaving=leaving)
-        port = listening.getsockname()[1]
-        self._server = Server(front, listening, leaving, self._doorway(port, leaving))
+        given = Given(self._app(leaving), line, leaving, self._worker, self._info, self.front["info"])
+        return self._serve(given)
+
+    def _app(self, leaving: Leaving) -> Front:
+        return Front(Behind(self._folder / "service.py"), **self.front, leaving=leaving)
+
+    def _serve(self, server: Server) -> int:
+        self._server = server
         for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises the signal again when it is done
             signal.signal(number, lambda _number, _frame: self._leave())
-        log.info("listening on http://%s:%d/predict", *listening.getsockname()[:2])
         self.start()
-        self._server.serve_until_told()
+        server.serve_until_told()
         self.stop()
+        log.info("stopped" if self._failed else "stopped in order")
+        return 1 if self._failed else 0
 
     def _doorway(self, port: int, leaving: Leaving) -> Doorway | None:
         settings = self._settings
@@ -180,15 +200,3 @@ class Behind:
         found.loader.exec_module(module)
         app: App = module.Service.to_asgi()
         return app
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A socket bound to `host:port` (0: any free one); `OSError` when that cannot be."""
-    bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    try:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind((host, port))
-    except OSError:
-        bound.close()
-        raise
-    return bound
