@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from pathlib import Path
 
 from prometheus_client import CONTENT_TYPE_LATEST as CONTENT_TYPE
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest, values
@@ -70,6 +71,13 @@ def show_model(step: str, sha256: str, former: str = "") -> None:
     MODEL.labels(step, sha256[:12], sha256).set(1)
 
 
+def forget(folder: Path, worker: int) -> None:
+    """What a dead process had in hand is no longer counted in `folder`. Its counters are: its successor has them."""
+    from prometheus_client.multiprocess import mark_process_dead
+
+    mark_process_dead(worker, str(folder))  # type: ignore[no-untyped-call]
+
+
 def exposition() -> bytes:
     """Everything in Prometheus's text format, to be served as `CONTENT_TYPE`; of several processes the sum."""
     return generate_latest(_of_all() if FOLDER else REGISTRY)
@@ -116,5 +124,6 @@ __all__ = [
     "SWAP_SECONDS",
     "WORKER_DEATHS",
     "exposition",
+    "forget",
     "show_model",
 ]

@@ -172,7 +172,7 @@ class Parent:
 
     def _lost(self, post: Post, code: int) -> None:
         rest = post.bury()
-        forget(self._numbers, post.number)
+        self._forget(post.number)
         self._intake.take_back(rest)
         if self._ending:
             return
@@ -186,6 +186,11 @@ class Parent:
         asyncio.get_running_loop().call_later(pause, self._start, post)
         self._died.append(post.number)
         self._consider()
+
+    def _forget(self, number: int) -> None:
+        from . import metrics  # not before it is needed: 7 MB
+
+        metrics.forget(self._numbers, number)
 
     async def _end(self) -> None:
         """Nothing new is taken; workers answer what they have and end."""
@@ -226,10 +231,3 @@ def _lives(pid: str) -> bool:
     except (OSError, ValueError):
         return False
     return True
-
-
-def forget(numbers: Path, worker: int) -> None:
-    """What a dead worker had in hand is no longer counted. Its counters are: its successor goes on with them."""
-    from prometheus_client.multiprocess import mark_process_dead  # not before it is needed: 7 MB
-
-    mark_process_dead(worker, str(numbers))  # type: ignore[no-untyped-call]
