@@ -42,6 +42,7 @@ class Job:
 
 class Worker:
     """`reason` is why it cannot answer and "" when it can; `failed` is told when the chain cannot be loaded at all.
+    Of several processes of its unit this is `number` (from 0); `others` is why the unit is not ready all the same.
 
     Its models are kept at what the state folder `state` says, see swap.py; `show` is given them whenever they change.
     """
@@ -53,13 +54,14 @@ class Worker:
         failed: Callable[[], None],
         state: Path,
         show: Callable[[list[dict[str, str]]], None] = lambda _models: None,
+        number: int = 0,
     ) -> None:
-        self.reason = "loading"
+        self.reason, self.others = "loading", ""
         self.steps = tuple(step.name for step in manifest.steps)
         self.plain = any(step.kind == "code" for step in manifest.steps)  # a function gets lists, not arrays
         self._chain = Chain(manifest, folder, _observe)
         self._show = show
-        self._swaps = Swaps(self._chain, state, switched=self._shown, offered=lambda: self._jobs.put([]))
+        self._swaps = Swaps(self._chain, state, number, switched=self._shown, offered=lambda: self._jobs.put([]))
         self._failed = failed
         self._arriving: list[Job] = []  # of this turn of the event loop, which alone touches it
         self._jobs: SimpleQueue[list[Job] | None] = SimpleQueue()
@@ -91,6 +93,11 @@ class Worker:
             return await job.answer
         finally:
             self._waiting -= 1
+
+    @property
+    def unready(self) -> str:
+        """Why the unit is not ready, "" when all of it is."""
+        return self.reason or self.others
 
     def columns(self) -> tuple[str, ...]:
         """Of the chain's first model."""

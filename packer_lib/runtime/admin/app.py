@@ -25,7 +25,6 @@ from .asked import Asked, Routes, query
 
 log = logging.getLogger("mlpacker.admin")
 
-SHORTEST = 16  # characters of a token
 FAILURE_SECONDS = 0.2  # that each wrong token waits for, in turn
 FAILURES = 64  # that may wait
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
