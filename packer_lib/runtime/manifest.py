@@ -115,7 +115,8 @@ class Settings:
     are that this one calls, see links.py. This is process `replica` (from 0) of `replicas` of the unit. `state` is a
     folder of its own that outlives the process, see deliveries.py; after `stall_seconds` without progress while
     messages wait it no longer counts as alive, and after as many again it ends (0: never), see watchdog.py. `token` is
-    asked for by the routes that change a unit, which are off without.
+    asked for by the routes that change a unit, which are off without; `api_key` is what those that predict ask for, one
+    or several separated by commas ("": anybody may). Requests with more than `max_waiting_mib` together do not wait.
     """
 
     host: str = "127.0.0.1"
@@ -130,13 +131,15 @@ class Settings:
     state: str = ""
     stall_seconds: float = 600.0
     token: str = field(default="", repr=False)
+    api_key: str = field(default="", repr=False)
+    max_waiting_mib: int = 256
 
 
 def settings() -> Settings:
     """`Settings` from the environment; an unset or empty variable keeps the default."""
     env = {item.name: os.environ.get(f"MLPACKER_{item.name.upper()}", "") for item in fields(Settings)}
     given: dict[str, Any] = {name: value for name, value in env.items() if value}
-    for name in {"port", "max_body_mib", "replica", "replicas"} & given.keys():
+    for name in {"port", "max_body_mib", "max_waiting_mib", "replica", "replicas"} & given.keys():
         given[name] = int(given[name])
     for name in {"stall_seconds"} & given.keys():
         given[name] = float(given[name])

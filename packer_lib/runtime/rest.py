@@ -25,9 +25,11 @@ from . import chain, links, logs
 from . import manifest as manifests
 from .front import App, Front, Leaving, Message, Receive, Send
 from .invocations import Invocations
+from .keys import Keys
 from .modelrunner.routes import Backing, ModelRunner
 from .oip import OpenInference
 from .predict import final, run
+from .room import Room
 from .serving import Doorway, Server
 from .worker import Worker
 
@@ -59,7 +61,8 @@ class Unit:
         self._worker = Worker(self._manifest, folder, self._fail, state, lambda models: info.update(models=models))
         self.options = {"name": self._manifest.unit, **OPTIONS}
         limit = self._settings.max_body_mib << 20
-        self._onward = onward(self._manifest, self._settings.links)
+        keys = Keys(self._settings.api_key)
+        self._onward = onward(self._manifest, self._settings.links, keys.header())
         self.front: dict[str, Any] = {
             "worker": self._worker,
             "info": info,
@@ -70,6 +73,8 @@ class Unit:
                 Invocations(self._manifest, self._worker, self._onward),
                 ModelRunner(self._backing()),
             ),
+            "room": Room(self._settings.max_waiting_mib << 20),
+            "keys": keys,
         }
         logs.to_stderr(self._settings.log_level, f"{self._manifest.pipeline}/{self._manifest.unit}")
 
@@ -140,15 +145,16 @@ class Unit:
         self._leave()
 
 
-def onward(manifest: manifests.Manifest, given: str) -> links.Onward | None:
-    """Where the outcomes of this unit go; `given` is `MLPACKER_LINKS`. An API unit has one link at most."""
+def onward(manifest: manifests.Manifest, given: str, key: Sequence[str] = ()) -> links.Onward | None:
+    """Where the outcomes of this unit go; `given` is `MLPACKER_LINKS`. An API unit has one link at most, to a unit of
+    the same pipeline, which asks for the same `key`, if for any."""
     if not manifest.links:
         return None
     try:
         found = links.parse(given, manifest.links)
     except ValueError as error:
         raise SystemExit(str(error)) from None
-    return links.Next(found[0], manifest.steps[-1].name) if found else links.Nowhere(manifest.links[0])
+    return links.Next(found[0], manifest.steps[-1].name, key) if found else links.Nowhere(manifest.links[0])
 
 
 @cache

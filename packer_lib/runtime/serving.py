@@ -21,6 +21,7 @@ import uvicorn
 
 from . import door
 from .front import Leaving
+from .patience import Connection, Patience
 
 log = logging.getLogger("mlpacker.serving")
 
@@ -39,7 +40,7 @@ class Server(uvicorn.Server):
             uvicorn.Config(
                 app,
                 loop="uvloop",
-                http="httptools",
+                http=Connection,
                 lifespan="off",
                 log_config=None,
                 access_log=False,
@@ -53,6 +54,7 @@ class Server(uvicorn.Server):
         self._own = own
         self._leaving = leaving
         self._doorway = doorway
+        self._patience = Patience()
 
     def serve_until_told(self) -> None:
         """Until `should_exit`; returns when all that was accepted is answered, or `GRACE_SECONDS` later."""
@@ -62,6 +64,8 @@ class Server(uvicorn.Server):
         """Every 100 ms."""
         if self._doorway is not None and not self.should_exit:
             await self._doorway.look(self._listen)
+        if counter % 10 == 0:
+            self._patience.look(self.server_state.connections, time.monotonic())
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

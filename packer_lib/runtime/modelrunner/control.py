@@ -47,7 +47,7 @@ def authorise(headers: Mapping[bytes, bytes], token: str) -> None:
     """`Refused` unless the caller has the token; takes as long for a near miss as for a wild guess."""
     scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
     if scheme.lower() != b"bearer" or not hmac.compare_digest(given.strip(), token.encode()):
-        raise Refused(401, "send Authorization: Bearer with this unit's token")
+        raise Refused(401, "send Authorization: Bearer with this unit's token", ((b"www-authenticate", b"Bearer"),))
 
 
 def changed(state: State, part: Part) -> State:

@@ -88,6 +88,11 @@ class ModelRunner:
             return FORM
         return MESSAGE if path.startswith(METHODS) and "/" not in path[len(METHODS) :] else None
 
+    def predicts(self, path: str) -> bool:
+        """All but what changes the unit, which has a token of its own."""
+        path = path.removeprefix(PREFIX)
+        return path not in ROUTES or ROUTES[path].verb == "POST"
+
     async def answer(self, request: Request) -> Answer:
         path = request.path.removeprefix(PREFIX)
         try:
@@ -119,5 +124,4 @@ def refusal(refused: Refused) -> Answer:
     """In Acumos' words."""
     word = "bad request" if refused.status < 500 else "failed"
     body = json.dumps({"status": word, "message": str(refused)}, ensure_ascii=False).encode()
-    headers = ((b"www-authenticate", b"Bearer"),) if refused.status == 401 else ()
-    return Answer(refused.status, body, headers=headers)
+    return Answer(refused.status, body, headers=refused.headers)
