@@ -32,14 +32,13 @@ class Connection(HttpToolsProtocol):
         self.transport.close()
 
     def waits_for(self) -> object | None:
-        """What it waits for its client to send before anything can be answered: the same object as long as it is the
-        same thing; None: nothing, or the body of a request."""
-        scope: Any = self.scope  # None before the first byte of the first request
-        if self.cycle is None or self.cycle.scope is not scope:
-            return self.transport if scope is None else scope
-        if self.cycle.response_complete and self.timeout_keep_alive_task is None:
-            return self.cycle  # the rest of a request that is answered already
-        return None
+        """What its client is to send before anything can be answered, a head or what is left of a request that is
+        answered already: the same object as long as it is the same one. None: a body, or nothing, it rests."""
+        answered = self.cycle is None or self.cycle.response_complete
+        if not answered or self.timeout_keep_alive_task is not None:
+            return None
+        headers: Any = self.headers  # another list with each head, none before the first
+        return self.transport if headers is None else headers
 
 
 class Patience:
