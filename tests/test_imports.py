@@ -56,6 +56,7 @@ LEAVES = {
     "serving.py": {"uvicorn"},
     "admin/asked.py": {"orjson"},
     "admin/repository.py": {"orjson"},
+    "patience.py": {"uvicorn"},
     "modelrunner/answers.py": {"google"},
     "modelrunner/csv_rows.py": {"google"},
     "modelrunner/forms.py": {"google"},

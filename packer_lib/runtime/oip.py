@@ -68,6 +68,9 @@ class OpenInference:
     def kinds(self, path: str) -> Collection[bytes] | None:
         return KINDS if path == "/v2" or path.startswith("/v2/") else None
 
+    def predicts(self, path: str) -> bool:
+        return path.rstrip("/").endswith("/infer")
+
     async def answer(self, request: Request) -> Answer:
         match request.path.strip("/").split("/")[1:]:
             case []:

@@ -16,7 +16,8 @@ from . import formats, metrics, tracing
 from .chain import Outcome
 from .contract import MODEL, StepFailed
 from .links import OUTCOMES, REMAINING, LinkFailed, Onward, described
-from .worker import Busy, Worker
+from .room import Busy
+from .worker import Worker
 
 log = logging.getLogger("mlpacker.rest")
 
@@ -43,11 +44,12 @@ class Answer:
 
 
 class Refused(Exception):
-    """The request gets this `status` and text, and reaches no step."""
+    """The request gets this `status` and text, and reaches no step; the answer has these `headers` too."""
 
-    def __init__(self, status: int, text: str) -> None:
+    def __init__(self, status: int, text: str, headers: Headers = ()) -> None:
         super().__init__(text)
         self.status = status
+        self.headers = headers
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +102,9 @@ async def attempt(worker: Worker, onward: Onward | None, instances: list[Any], w
     except TimeoutError:
         raise Refused(504, "the time that the caller gives was up before there was an answer") from None
     except Busy as busy:
-        raise Refused(503, f"{busy}; try again later") from None
+        raise overloaded(busy) from None
     except LinkFailed as failed:
-        raise Refused(failed.status, str(failed)) from None
+        raise Refused(failed.status, str(failed), retry_after(failed.after)) from None
     except Exception:  # what should not have happened; who found it has logged it
         raise Refused(500, "the unit failed; its log says why") from None
 
@@ -214,5 +216,14 @@ def shown(status: int, value: Any) -> Answer:
     return Answer(status, orjson.dumps(value, None, INDENT))
 
 
-def error_answer(status: int, text: str) -> Answer:
-    return Answer(status, orjson.dumps({"error": text}))
+def error_answer(status: int, text: str, headers: Headers = ()) -> Answer:
+    return Answer(status, orjson.dumps({"error": text}), headers=headers)
+
+
+def overloaded(busy: Busy) -> Refused:
+    return Refused(429, f"{busy}; try again later", retry_after(busy.after))
+
+
+def retry_after(seconds: int) -> Headers:
+    """None when nothing is to be said (0)."""
+    return ((b"retry-after", b"%d" % seconds),) if seconds else ()

@@ -16,6 +16,7 @@ import uvicorn
 
 from .admin.port import AdminPort
 from .front import Leaving
+from .patience import Connection, Patience
 from .ports import Doorway
 
 BACKLOG = 4096
@@ -35,6 +36,7 @@ class Server(uvicorn.Server):
         self._own = own
         self._leaving = leaving
         self._doorway = doorway
+        self._patience = Patience()
 
     def serve_until_told(self) -> None:
         """Until `should_exit`; returns when all that was accepted is answered, or `GRACE_SECONDS` later."""
@@ -46,6 +48,8 @@ class Server(uvicorn.Server):
             await self._doorway.look(self._listen)
         if self.admin is not None and not self.should_exit:
             await self.admin.look(self._listen_beside)
+        if counter % 10 == 0:
+            self._patience.look(self.server_state.connections, time.monotonic())
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -86,7 +90,7 @@ def _config(app: Any) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         loop="uvloop",
-        http="httptools",
+        http=Connection,
         lifespan="off",
         log_config=None,
         access_log=False,

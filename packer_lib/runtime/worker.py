@@ -19,16 +19,12 @@ from . import memory, metrics
 from .chain import Chain, Outcome
 from .contract import HandlerUnusable, ModelUnusable
 from .manifest import Manifest
+from .room import REQUESTS, Busy
 from .swap import Swaps, described
 
 log = logging.getLogger("mlpacker.worker")
 
-WAITING_LIMIT = 2048
 STOP_SECONDS = 5.0
-
-
-class Busy(Exception):
-    """As many requests wait as may; the caller is to come again."""
 
 
 @dataclass(slots=True)
@@ -81,8 +77,8 @@ class Worker:
 
     async def run(self, values: list[Any], step: str = "") -> list[Outcome]:
         """One outcome per value, of the chain or of one `step` of it; `Busy` when too many requests wait already."""
-        if self._waiting >= WAITING_LIMIT:
-            raise Busy(f"{WAITING_LIMIT} requests are waiting")
+        if self._waiting >= REQUESTS:
+            raise Busy(f"{REQUESTS} requests are waiting")
         loop = asyncio.get_running_loop()
         job = Job(values, step, loop.create_future())
         if not self._arriving:
