@@ -102,7 +102,7 @@ PACKAGE_MODES = _table(
             *("bodies.py", "oip.py", "oip_bodies.py", "oip_tensors.py", "invocations.py"),
             *("formats/csv_lines.py", "formats/npy_array.py"),
             *("links.py", "caller.py", "tracing.py", "formats/__init__.py", "formats/json_value.py", "metrics.py"),
-            *("swap.py", "wanted.py"),
+            *("swap.py", "loading.py", "shadow.py", "versions.py", "wanted.py"),
             *("modelrunner/routes.py", "modelrunner/answers.py", "modelrunner/control.py", "modelrunner/forms.py"),
             *("modelrunner/multipart.py", "modelrunner/csv_rows.py", "modelrunner/instances.py"),
             *("modelrunner/predictions.py", "modelrunner/schema.py", "modelrunner/syntax.py"),
@@ -118,7 +118,8 @@ PACKAGE_MODES = _table(
         "stream:run",
         (
             *("stream.py", "engine.py", "batch.py", "values.py", "events.py", "formats/__init__.py"),
-            *("deliveries.py", "ends.py", "probes.py", "watchdog.py", "metrics.py", "swap.py", "wanted.py"),
+            *("deliveries.py", "ends.py", "probes.py", "watchdog.py", "metrics.py"),
+            *("swap.py", "loading.py", "shadow.py", "versions.py", "wanted.py"),
         ),
         ("prometheus-client>=0.22", "orjson>=3.11"),
     ),

@@ -56,7 +56,7 @@ class Unit:
         self._failed = False
         info = manifests.describe(self._manifest, self._settings, datetime.now(UTC))
         state = manifests.state_folder(self._settings, folder)
-        self._worker = Worker(self._manifest, folder, self._fail, state, lambda models: info.update(models=models))
+        self._worker = Worker(self._manifest, folder, self._fail, state, info.update)
         self.options = {"name": self._manifest.unit, **OPTIONS}
         limit = self._settings.max_body_mib << 20
         self._onward = onward(self._manifest, self._settings.links)
