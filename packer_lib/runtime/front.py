@@ -116,7 +116,7 @@ class Front:
         self._headers = release_header(str(info["release"]))
         self._probes: dict[str, Callable[[], Answer]] = {
             "/livez": lambda: shown(200, {"live": True}),
-            "/readyz": lambda: readiness(worker.reason),
+            "/readyz": lambda: readiness(worker.unready),
             "/metrics": lambda: Answer(200, metrics.exposition(), metrics.CONTENT_TYPE.encode()),
             "/info": lambda: shown(200, info),
         }
@@ -171,7 +171,7 @@ class Front:
         if path in self._probes:
             require_method(scope["method"], path, "GET", "HEAD")
             if path == "/readyz" and scope["query_string"] == b"chain=true" and self._onward:
-                return readiness(self._worker.reason or await self._onward.ready())
+                return readiness(self._worker.unready or await self._onward.ready())
             return self._probes[path]()
         return None
 

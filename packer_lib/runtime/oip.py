@@ -84,7 +84,7 @@ class OpenInference:
             case ["health", "live"]:
                 return _get(request, {"live": True})
             case ["health", "ready"]:
-                return _readiness(request, {}, self._worker.reason)
+                return _readiness(request, {}, self._worker.unready)
             case ["models", name, *rest]:
                 return await self._model(request, name, rest)
             case ["repository", *rest]:
@@ -101,7 +101,7 @@ class OpenInference:
             case []:
                 return _get(request, _described(model))
             case ["ready"]:
-                reason = self._worker.reason or ("" if model.step or not self._onward else await self._onward.ready())
+                reason = self._worker.unready or ("" if model.step or not self._onward else await self._onward.ready())
                 return _readiness(request, {"name": name}, reason)
             case ["infer"]:
                 return await self._infer(request, model)
@@ -183,7 +183,7 @@ class OpenInference:
         raise _nowhere(request)
 
     def _index(self, ready_only: bool) -> Answer:
-        reason = self._worker.reason
+        reason = self._worker.unready
         state = {"": "READY", "loading": "LOADING", "stopping": "UNLOADING"}.get(reason, "UNAVAILABLE")
         shown = [] if ready_only and reason else self._models().values()
         rows = [row for each in shown for row in _rows(each, state, reason)]

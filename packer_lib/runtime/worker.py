@@ -45,9 +45,10 @@ class Job:
 
 class Worker:
     """`reason` is why it cannot answer and "" when it can; `failed` is told when the chain cannot be loaded at all.
+    `process` says which of those of its unit this is; `others` is why the unit is not ready all the same.
 
     Its models are kept at what the state folder `state` says, see swap.py; `show` is given what `Swaps.described` says
-    whenever that changes. `process` says which of those that share a port this is; they switch together.
+    whenever that changes; all processes switch together.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class Worker:
         show: Callable[[dict[str, Any]], None] = lambda _described: None,
         process: Replica = ALONE,
     ) -> None:
-        self.reason = "loading"
+        self.reason, self.others = "loading", ""
         self.steps = tuple(step.name for step in manifest.steps)
         self.plain = any(step.kind == "code" for step in manifest.steps)  # a function gets lists, not arrays
         self._chain = Chain(manifest, folder, _observe)
@@ -98,6 +99,11 @@ class Worker:
             return await job.answer
         finally:
             self._waiting -= 1
+
+    @property
+    def unready(self) -> str:
+        """Why the unit is not ready, "" when all of it is."""
+        return self.reason or self.others
 
     def columns(self) -> tuple[str, ...]:
         """Of the chain's first model."""
