@@ -53,6 +53,9 @@ SWAPS = Counter("mlpacker_swaps", "Models that were to take another's place, by 
 SWAP_SECONDS = Histogram(
     "mlpacker_swap_seconds", "Time of a swap, from when it was noticed to the first batch", ["step"], buckets=SECONDS
 )
+SHADOW = Counter(
+    "mlpacker_shadow", "Instances that a candidate was to be tried on, by what came of it", ["step", "result"]
+)
 WORKER_DEATHS = Counter("mlpacker_worker_deaths", "Worker processes that ended without being told to", ["worker"])
 LINK_SECONDS = Histogram(
     "mlpacker_link_seconds", "Time of a call to the next unit, tries included", ["unit"], buckets=SECONDS
@@ -120,6 +123,7 @@ __all__ = [
     "MODEL",
     "PREDICT_SECONDS",
     "RECONNECTS",
+    "SHADOW",
     "SWAPS",
     "SWAP_SECONDS",
     "WORKER_DEATHS",

@@ -24,6 +24,7 @@ from typing import Any
 from . import chain, links, logs, posts
 from . import manifest as manifests
 from .admin.port import AdminPort
+from .contract import Replica
 from .door import Line
 from .front import App, Front, Leaving, Message, Receive, Send
 from .given import Given, die_with_parent
@@ -62,10 +63,8 @@ class Unit:
         self._failed = False
         self._info = info = manifests.describe(self._manifest, self._settings, datetime.now(UTC))
         self._state = manifests.state_folder(self._settings, folder)
-        number = self._settings.worker
-        self._worker = Worker(
-            self._manifest, folder, self._fail, self._state, lambda models: info.update(models=models), number
-        )
+        process = Replica(self._settings.worker, self._settings.workers)
+        self._worker = Worker(self._manifest, folder, self._fail, self._state, info.update, process)
         line = os.environ.get(posts.LINE)  # to the parent of several workers
         self._line = Line(socket.socket(fileno=int(line))) if line else None
         self.options = {"name": self._manifest.unit, **OPTIONS}
@@ -86,7 +85,7 @@ class Unit:
             "keys": keys,
         }
         name = f"{self._manifest.pipeline}/{self._manifest.unit}"
-        logs.to_stderr(self._settings.log_level, f"{name}#{number}" if line else name)
+        logs.to_stderr(self._settings.log_level, f"{name}#{process.number}" if line else name)
 
     def _backing(self) -> Backing:
         """What Acumos' routes predict with."""
