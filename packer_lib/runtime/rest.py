@@ -66,7 +66,7 @@ class Unit:
         )
         line = os.environ.get(posts.LINE)  # to the parent of several workers
         self._line = Line(socket.socket(fileno=int(line))) if line else None
-        self.options = {"name": self._manifest.unit, **OPTIONS}
+        self.options = {"name": self._manifest.unit, "workers": self._settings.workers, **OPTIONS}
         limit = self._settings.max_body_mib << 20
         self._onward = onward(self._manifest, self._settings.links)
         self.front: dict[str, Any] = {
