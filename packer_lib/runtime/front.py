@@ -5,7 +5,8 @@
     GET  /livez /readyz /metrics /info   as every unit
 
 A unit that others follow answers with what the last of them makes of it; `/predict?alone=true` asks this unit alone,
-`/predict?step=NAME` one step of it.
+`/predict?step=NAME` one step of it, `/predict?version=…` another version of its models than is live: `candidate`, the
+start of a sha256 or, of a step, a number.
 `/readyz` is about this unit; `/readyz?chain=true` about those that follow as well. The header `mlpacker-remaining-ms`
 says how long the caller waits: there is an answer by then, 504 if need be. `traceparent` and `tracestate` go on to the
 units that follow, and a failure that is logged here names the trace. Every answer names its release in the header

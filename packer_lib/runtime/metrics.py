@@ -72,6 +72,9 @@ SWAPS = Counter("mlpacker_swaps", "Models that were to take another's place, by 
 SWAP_SECONDS = Histogram(
     "mlpacker_swap_seconds", "Time of a swap, from when it was noticed to the first batch", ["step"], buckets=SECONDS
 )
+SHADOW = Counter(
+    "mlpacker_shadow", "Instances that a candidate was to be tried on, by what came of it", ["step", "result"]
+)
 WORKER_DEATHS = Counter("mlpacker_worker_deaths", "Worker processes that ended without being told to", ["worker"])
 LINK_SECONDS = Histogram(
     "mlpacker_link_seconds", "Time of a call to the next unit, tries included", ["unit"], buckets=SECONDS
@@ -146,6 +149,7 @@ __all__ = [
     "PREDICT_SECONDS",
     "PROCESSES",
     "RECONNECTS",
+    "SHADOW",
     "SWAPS",
     "SWAP_SECONDS",
     "WORKER_DEATHS",

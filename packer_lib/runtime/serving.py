@@ -14,6 +14,7 @@ from typing import Any
 
 import uvicorn
 
+from .admin.port import AdminPort
 from .front import Leaving
 from .ports import Doorway
 
@@ -24,24 +25,13 @@ LINGER_SECONDS = 1.0  # told to end: for requests that are on their way on kept 
 
 
 class Server(uvicorn.Server):
-    """Runs `app` on `own`, if there is that; with a `doorway`, on the port it is lent as well."""
+    """Runs `app` on `own`, if there is that; with a `doorway`, on the port it is lent as well; on `admin`, if set, what
+    that has."""
+
+    admin: AdminPort | None = None
 
     def __init__(self, app: Any, own: socket.socket | None, leaving: Leaving, doorway: Doorway | None) -> None:
-        super().__init__(
-            uvicorn.Config(
-                app,
-                loop="uvloop",
-                http="httptools",
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                proxy_headers=False,
-                server_header=False,
-                backlog=BACKLOG,
-                timeout_keep_alive=KEEP_ALIVE_SECONDS,
-                timeout_graceful_shutdown=GRACE_SECONDS,
-            )
-        )
+        super().__init__(_config(app))
         self._own = own
         self._leaving = leaving
         self._doorway = doorway
@@ -54,6 +44,8 @@ class Server(uvicorn.Server):
         """Every 100 ms."""
         if self._doorway is not None and not self.should_exit:
             await self._doorway.look(self._listen)
+        if self.admin is not None and not self.should_exit:
+            await self.admin.look(self._listen_beside)
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -61,6 +53,8 @@ class Server(uvicorn.Server):
         self._leaving.now = True
         if self._doorway is not None:
             await self._doorway.close()
+        if self.admin is not None:
+            self.admin.close()
         for server in self.servers:
             server.close()
         until = time.monotonic() + LINGER_SECONDS
@@ -71,7 +65,34 @@ class Server(uvicorn.Server):
     async def _listen(self, lent: socket.socket) -> asyncio.AbstractServer:
         return await asyncio.get_running_loop().create_server(self.protocol, sock=lent, backlog=BACKLOG)
 
+    async def _listen_beside(self, app: Any, bound: socket.socket) -> asyncio.AbstractServer:
+        """Another `app` by the same event loop; its connections are ended in order with all others."""
+        config = _config(app)
+        config.load()
+
+        def protocol() -> Any:
+            kind: Any = config.http_protocol_class
+            return kind(config=config, server_state=self.server_state, app_state={})
+
+        return await asyncio.get_running_loop().create_server(protocol, sock=bound)
+
     def protocol(self) -> Any:
         """Of a new connection."""
         kind: Any = self.config.http_protocol_class
         return kind(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+
+
+def _config(app: Any) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        loop="uvloop",
+        http="httptools",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        backlog=BACKLOG,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+    )

@@ -59,6 +59,9 @@ def main(folder: Path, settings: Settings) -> int:
     """The exit code: 0 after SIGTERM or SIGINT."""
     manifest = manifests.load(folder)
     logs.to_stderr(settings.log_level, f"{manifest.pipeline}/{manifest.unit}")
+    if reason := manifests.objection(settings):
+        log.error("%s", reason)
+        return 1
     try:
         own = listen(settings.host, settings.port)
     except OSError as error:
