@@ -82,8 +82,9 @@ class Given(Server):
             self._opening.add(task)
             task.add_done_callback(self._opening.discard)
         elif "unit" in message:
-            self._worker.others = message["unit"]["reason"]
-            self._unit.update(models=message["unit"]["models"])
+            self._worker.others = message["unit"].pop("reason")
+            metrics.PROCESSES[:] = message["unit"].pop("processes")
+            self._unit.update(message["unit"])
         elif "leaving" in message:
             self._leaving.now = message["leaving"]
         elif "died" in message:

@@ -3,7 +3,7 @@ only.
 
 What is said on the line between the two, beside the connections themselves:
 
-    parent → worker   {"serve": true} and a connection   {"unit": {"reason", "models"}}   what all workers together say
+    parent → worker   {"serve": true} and a connection   {"unit": {"reason", "models", "started", "processes"}}
                       {"leaving": true or false}         {"died": NUMBER}                 {"end": true}
     worker → parent   {"reason", "models"}               {"closed": connections}          {"going": true}
 """
@@ -26,6 +26,7 @@ from .door import Line
 
 log = logging.getLogger("mlpacker.workers")
 
+WORKER = "MLPACKER_WORKER"  # its number
 LINE = "MLPACKER_LINE"  # in a worker's environment: the descriptor of its end
 ABSENT = "starting again"
 BACKLOG = 4096
@@ -52,6 +53,7 @@ class Post:
         self._hear = hear
         self._line: Line | None = None
         self._theirs: socket.socket | None = None
+        self._unsaid: deque[dict[str, Any]] = deque()
         self._since, self._deaths = 0.0, 0
 
     def start(self, environment: dict[str, str]) -> None:
@@ -60,12 +62,28 @@ class Post:
         self._line, self._since = Line(ours), time.monotonic()
         asyncio.get_running_loop().add_reader(ours.fileno(), self._listen, self._line)
         descriptor = self._theirs.fileno()
-        told = {"MLPACKER_WORKER": str(self.number), LINE: str(descriptor)}
+        told = {WORKER: str(self.number), LINE: str(descriptor)}
         argv = [sys.executable, *sys.orig_argv[1:]]
         self.process = subprocess.Popen(argv, env={**os.environ, **environment, **told}, pass_fds=[descriptor])
 
-    def say(self, message: dict[str, Any], connection: socket.socket | None = None) -> bool:
+    def give(self, connection: socket.socket) -> bool:
         """Whether it fits into the line."""
+        return not self._unsaid and self._send({"serve": True}, connection)
+
+    def say(self, message: dict[str, Any]) -> None:
+        """In its turn: later, while the line is full of what its process does not read."""
+        if self._line is not None:
+            self._unsaid.append(message)
+            if len(self._unsaid) == 1:
+                self._say_all()
+
+    def _say_all(self) -> None:
+        while self._unsaid and self._send(self._unsaid[0]):
+            self._unsaid.popleft()
+        if self._unsaid and self._line is not None:
+            asyncio.get_running_loop().call_later(AGAIN_SECONDS, self._say_all)
+
+    def _send(self, message: dict[str, Any], connection: socket.socket | None = None) -> bool:
         try:
             if self._line is not None:
                 self._line.send(message, connection)
@@ -83,6 +101,7 @@ class Post:
             return []
         asyncio.get_running_loop().remove_reader(line.connection.fileno())
         self._line = self._theirs = None
+        self._unsaid.clear()
         with contextlib.closing(Line(theirs)) as rest, contextlib.closing(line):
             return list(_connections(rest))
 
@@ -160,7 +179,7 @@ class Intake:
         while (post := self._pick()) is not None:
             if not self._held:
                 return True
-            if not post.say({"serve": True}, self._held[0]):
+            if not post.give(self._held[0]):
                 break
             self._held.popleft().close()
             self._turn += 1

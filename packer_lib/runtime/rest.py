@@ -67,7 +67,7 @@ class Unit:
         self._worker = Worker(self._manifest, folder, self._fail, self._state, info.update, process)
         line = os.environ.get(posts.LINE)  # to the parent of several workers
         self._line = Line(socket.socket(fileno=int(line))) if line else None
-        self.options = {"name": self._manifest.unit, **OPTIONS}
+        self.options = {"name": self._manifest.unit, "workers": self._settings.workers, **OPTIONS}
         limit = self._settings.max_body_mib << 20
         keys = Keys(self._settings.api_key)
         self._onward = onward(self._manifest, self._settings.links, keys.header())
