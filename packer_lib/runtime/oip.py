@@ -30,6 +30,7 @@ import orjson
 
 from . import metrics
 from .chain import Outcome
+from .contract import Tensor
 from .front import NO_KIND, Request
 from .links import Onward
 from .manifest import Manifest, StepSpec
@@ -40,6 +41,7 @@ EXTENSIONS = ("model_repository", "binary_tensor_data")
 KINDS = frozenset({b"application/json", b"application/octet-stream", NO_KIND})
 ROUTES = "/v2, /v2/health/live|ready, /v2/models/NAME[/versions/VERSION][/ready|/infer], /v2/repository/index"
 NO_VERSION = "1"
+INPUT, OUTPUT = "input-0", "predict"  # whatever an only input is called, it is taken
 PLATFORMS = {"scikit-learn": "sklearn"}
 FORMATS = {"onnx": "onnxv1"}  # as the specification has it
 REMEDY = (
@@ -93,7 +95,7 @@ class OpenInference:
                 model = self._find(name)
         match action:
             case []:
-                return _get(request, _described(model))
+                return _get(request, {**_described(model), **self._tensors(model)})
             case ["ready"]:
                 reason = self._worker.reason or ("" if model.step or not self._onward else await self._onward.ready())
                 return _readiness(request, {"name": name}, reason)
@@ -111,6 +113,16 @@ class OpenInference:
         }
         pipeline, plain = self._manifest.pipeline, any(map(_plain, self._manifest.entries()))
         return {**found, pipeline: Model(pipeline, self._release(), "", "mlpacker_pipeline", plain)}
+
+    def _tensors(self, model: Model) -> dict[str, Any]:
+        """Its inputs and outputs, as far as they are known."""
+        takes, gives = self._worker.tensors(model.step)
+        columns = self._worker.columns(model.step)
+        whole = model.step or self._onward is None
+        return {
+            "inputs": _shown(INPUT, takes, {"parameters": {"columns": columns}} if columns else {}),
+            "outputs": _shown(OUTPUT, gives if whole else None, {}),
+        }
 
     def _release(self) -> str:
         return self._info["release"] or NO_VERSION
@@ -189,7 +201,11 @@ def _ready_only(body: bytes) -> bool:
 
 
 def _described(model: Model) -> dict[str, Any]:
-    return {"name": model.name, "versions": [model.version], "platform": model.platform, "inputs": [], "outputs": []}
+    return {"name": model.name, "versions": [model.version], "platform": model.platform}
+
+
+def _shown(name: str, tensor: Tensor | None, more: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [{"name": name, "datatype": tensor.datatype, "shape": tensor.shape, **more}] if tensor else []
 
 
 def _platform(step: StepSpec) -> str:

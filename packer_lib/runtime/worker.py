@@ -17,7 +17,7 @@ from typing import Any
 
 from . import memory, metrics
 from .chain import Chain, Outcome
-from .contract import HandlerUnusable, ModelUnusable
+from .contract import HandlerUnusable, ModelUnusable, Tensor
 from .manifest import Manifest
 from .room import REQUESTS, Busy
 from .swap import Swaps, described
@@ -88,9 +88,13 @@ class Worker:
         finally:
             self._waiting -= 1
 
-    def columns(self) -> tuple[str, ...]:
-        """Of the chain's first model."""
-        return self._chain.columns()
+    def columns(self, step: str = "") -> tuple[str, ...]:
+        """Of the model of `step`, or of the chain's first."""
+        return self._chain.columns(step)
+
+    def tensors(self, step: str) -> tuple[Tensor | None, Tensor | None]:
+        """As `Chain.tensors`."""
+        return self._chain.tensors(step)
 
     def _hand_over(self) -> None:
         self._jobs.put(self._arriving)
