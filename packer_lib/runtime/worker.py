@@ -17,7 +17,7 @@ from typing import Any
 
 from . import memory, metrics
 from .chain import ALL_LIVE, Chain, Outcome
-from .contract import ALONE, HandlerUnusable, ModelUnusable, Replica
+from .contract import ALONE, HandlerUnusable, ModelUnusable, Replica, Tensor
 from .manifest import Manifest
 from .room import REQUESTS, Busy
 from .swap import Swaps
@@ -101,9 +101,13 @@ class Worker:
         """Why the unit is not ready, "" when all of it is."""
         return self.reason or self.others
 
-    def columns(self) -> tuple[str, ...]:
-        """Of the chain's first model."""
-        return self._chain.columns()
+    def columns(self, step: str = "") -> tuple[str, ...]:
+        """Of the model of `step`, or of the chain's first."""
+        return self._chain.columns(step)
+
+    def tensors(self, step: str) -> tuple[Tensor | None, Tensor | None]:
+        """As `Chain.tensors`."""
+        return self._chain.tensors(step)
 
     def shadow_report(self) -> dict[str, Any]:
         """How candidates answered what live models were asked, see `Shadow.report`."""
