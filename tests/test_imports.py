@@ -54,6 +54,7 @@ LEAVES = {
     "invocations.py": {"orjson"},
     "caller.py": {"httptools"},
     "serving.py": {"uvicorn"},
+    "wire.py": {"uvicorn"},
     "modelrunner/answers.py": {"google"},
     "modelrunner/csv_rows.py": {"google"},
     "modelrunner/forms.py": {"google"},

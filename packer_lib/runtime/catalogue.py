@@ -97,7 +97,7 @@ PACKAGE_MODES = _table(
         "api",
         "rest:Unit",
         (
-            *("rest.py", "serving.py", "front.py", "predict.py", "worker.py"),
+            *("rest.py", "serving.py", "wire.py", "front.py", "predict.py", "worker.py"),
             *("door/__main__.py", "door/callers.py", "door/cli.py", "door/keeper.py", "door/line.py", "door/place.py"),
             *("bodies.py", "oip.py", "oip_bodies.py", "oip_tensors.py", "invocations.py"),
             *("formats/csv_lines.py", "formats/npy_array.py"),

@@ -15,12 +15,14 @@ import logging
 import socket
 import time
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import uvicorn
 
 from . import door
-from .front import Leaving
+from .front import Front, Leaving
+from .wire import Wire
 
 log = logging.getLogger("mlpacker.serving")
 
@@ -34,12 +36,12 @@ DOOR_EVERY = 0.2
 class Server(uvicorn.Server):
     """Runs `app` on `own`; with a `doorway`, on the port it is lent as well."""
 
-    def __init__(self, app: Any, own: socket.socket, leaving: Leaving, doorway: Doorway | None) -> None:
+    def __init__(self, app: Front, own: socket.socket, leaving: Leaving, doorway: Doorway | None) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
                 loop="uvloop",
-                http="httptools",
+                http=cast("Any", partial(Wire, front=app)),
                 lifespan="off",
                 log_config=None,
                 access_log=False,
