@@ -57,6 +57,7 @@ LEAVES = {
     "admin/asked.py": {"orjson"},
     "admin/repository.py": {"orjson"},
     "patience.py": {"uvicorn"},
+    "wire.py": {"uvicorn"},
     "modelrunner/answers.py": {"google"},
     "modelrunner/csv_rows.py": {"google"},
     "modelrunner/forms.py": {"google"},

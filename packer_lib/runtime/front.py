@@ -29,9 +29,22 @@ from typing import Any, Protocol
 from . import arrival, bodies, metrics
 from .keys import Keys
 from .links import Onward
-from .predict import Answer, Refused, error_answer, overloaded, parse, predict, shown, wish
+from .predict import (
+    WISHES,
+    Answer,
+    Refused,
+    error_answer,
+    in_short,
+    overloaded,
+    parse,
+    predict,
+    shown,
+    taken,
+    unknown_failure,
+    wish,
+)
 from .room import Busy, Room
-from .worker import Worker
+from .worker import Outcomes, Worker
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -94,6 +107,13 @@ class Interface(Protocol):
         """To a request of one of these routes; raises `Refused`."""
 
 
+class Turn(Protocol):
+    """A request whose body is here, and that waits for its answer."""
+
+    def answer(self, answer: Answer, every: Headers) -> None:
+        """Sends it, with the headers `every`, unless the client has gone."""
+
+
 class Front:
     """Around `app`: the outermost app under `python service.py`, a middleware under `bentoml serve`.
 
@@ -153,6 +173,39 @@ class Front:
             await self._app(scope, receive, guarded(send, self._every))
         else:
             await respond(send, answer, self._every())
+
+    def shortly(self, headers: Headers, body: bytes, turn: Turn) -> bool:
+        """Whether `turn`, a `POST /predict`, gets its answer without a task of its own: when it asks for nothing but
+        that, in JSON. All else is for `__call__`, which answers this one the same."""
+        given = dict(headers)
+        if (
+            given.get(b"content-type") != bodies.JSON
+            or not WISHES.isdisjoint(given)
+            or check_headers(given, self._max_body)
+            or (self._keys and self._keys.refusal(given))
+        ):
+            return False
+        if self._onward is not None or self._worker.reason or self._worker.full:
+            return False
+        arrived, size = time.perf_counter(), len(body)
+        try:
+            instances = parse(body)
+            self._room.enter(size)
+        except (Refused, Busy) as error:
+            turn.answer(refusal(error), self._every())
+            return True
+        taken(instances)
+        metrics.IN_FLIGHT.inc()
+
+        def answer(outcomes: Outcomes) -> None:
+            made = unknown_failure() if isinstance(outcomes, Exception) else in_short(outcomes)
+            turn.answer(made, self._every())
+            self._room.leave(size)
+            metrics.IN_FLIGHT.dec()
+            metrics.END_TO_END_SECONDS.observe(time.perf_counter() - arrived)
+
+        self._worker.submit(instances, answer)
+        return True
 
     def _find(self, path: str) -> tuple[Interface | None, Collection[bytes]]:
         """Who answers `path`, and the content types that it takes."""
@@ -290,11 +343,15 @@ def guarded(send: Send, every: Callable[[], Headers]) -> Send:
 
 
 async def respond(send: Send, answer: Answer, every: Headers) -> None:
+    await send({"type": "http.response.start", "status": answer.status, "headers": headers_of(answer, every)})
+    await send({"type": "http.response.body", "body": answer.body})
+
+
+def headers_of(answer: Answer, every: Headers) -> Headers:
     headers = [(b"content-type", answer.kind), (b"content-length", b"%d" % len(answer.body)), *answer.headers, *every]
     if answer.status in UNREAD and CLOSE not in headers:  # the rest of the body is not worth waiting for
         headers.append(CLOSE)
-    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-    await send({"type": "http.response.body", "body": answer.body})
+    return headers
 
 
 def release_header(release: str) -> Headers:

@@ -22,6 +22,7 @@ from .worker import Worker
 
 log = logging.getLogger("mlpacker.rest")
 
+UNKNOWN = "the unit failed; its log says why"
 USAGE = 'expected {"data": [instance, …]}'
 INDENT = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
 
@@ -31,6 +32,7 @@ _answered = metrics.MESSAGES_OUT.labels("http")
 _remaining = REMAINING.encode()
 _outcomes = OUTCOMES.encode()
 _model = MODEL.encode()
+WISHES = frozenset({_remaining, _outcomes, *tracing.HEADERS})  # the headers that `wish` reads
 
 
 Headers = tuple[tuple[bytes, bytes], ...]
@@ -98,7 +100,7 @@ async def attempt(worker: Worker, onward: Onward | None, instances: list[Any], w
         raise Refused(503, f"not ready: {worker.reason}")
     if wish.step and wish.step not in worker.steps:
         raise Refused(404, f"this unit has no step {wish.step!r}, only {', '.join(worker.steps)}")
-    _taken.inc(len(instances))
+    taken(instances)
     try:
         running = run(worker, None if wish.alone else onward, instances, wish)
         return await (running if wish.deadline is None else _by(wish.deadline, running))
@@ -111,7 +113,7 @@ async def attempt(worker: Worker, onward: Onward | None, instances: list[Any], w
     except LinkFailed as failed:
         raise Refused(failed.status, str(failed), retry_after(failed.after)) from None
     except Exception:  # what should not have happened; who found it has logged it
-        raise Refused(500, "the unit failed; its log says why") from None
+        raise Refused(500, UNKNOWN) from None
 
 
 async def _by(deadline: float, running: Coroutine[Any, Any, list[Outcome]]) -> list[Outcome]:
@@ -125,6 +127,15 @@ async def run(worker: Worker, onward: Onward | None, instances: list[Any], wish:
     if onward is None or (not wish.outcomes and any(outcome.error for outcome in outcomes)):
         return outcomes
     return await onward.run(outcomes, wish.deadline, wish.trace)
+
+
+def taken(instances: list[Any]) -> None:
+    """Counts them."""
+    _taken.inc(len(instances))
+
+
+def unknown_failure() -> Answer:
+    return error_answer(500, UNKNOWN)
 
 
 def in_short(outcomes: list[Outcome], trace: tracing.Trace | None = None) -> Answer:
