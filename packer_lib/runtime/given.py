@@ -12,6 +12,7 @@ from typing import Any
 from . import metrics
 from .door import Line
 from .front import Leaving
+from .posts import fitting
 from .serving import Server
 from .worker import Worker
 
@@ -43,7 +44,8 @@ class Given(Server):
 
     async def on_tick(self, counter: int) -> bool:
         """Every 100 ms."""
-        told = {"reason": self._worker.reason, "models": self._info["models"]}
+        models = {key: self._info[key] for key in ("models", "versions") if key in self._info}
+        told = fitting({"reason": self._worker.reason, **models})
         if told != self._told and self._say(told):
             self._told = told
         return await super().on_tick(counter)

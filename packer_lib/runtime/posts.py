@@ -3,15 +3,16 @@ only.
 
 What is said on the line between the two, beside the connections themselves:
 
-    parent → worker   {"serve": true} and a connection   {"unit": {"reason", "models", "started", "processes"}}
+    parent → worker   {"serve": true} and a connection   {"unit": {"reason", "models", "versions", …}}
                       {"leaving": true or false}         {"died": NUMBER}                 {"end": true}
-    worker → parent   {"reason", "models"}               {"closed": connections}          {"going": true}
+    worker → parent   {"reason", "models", "versions"}   {"closed": connections}          {"going": true}
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import os
 import socket
@@ -30,6 +31,7 @@ WORKER = "MLPACKER_WORKER"  # its number
 LINE = "MLPACKER_LINE"  # in a worker's environment: the descriptor of its end
 ABSENT = "starting again"
 BACKLOG = 4096
+LONGEST_SAID = 32 << 10  # a longer one may be cut in two where the line is almost full
 AT_ONCE = 64  # connections accepted before anything else is looked at
 AGAIN_SECONDS = 0.05  # while there is nobody to be given a connection
 PAUSE, LONGEST_PAUSE, WELL = 0.25, 30.0, 60.0  # seconds before a dead one's successor starts; lived as long: as new
@@ -46,7 +48,7 @@ class Post:
         self.number = number
         self.process: subprocess.Popen[bytes] | None = None
         self.reason = "loading"
-        self.models: list[dict[str, str]] = []
+        self.has: dict[str, list[dict[str, Any]]] = {}  # its `models` and `versions`, as `/info` says them
         self.here = self.going = False
         self.open = 0  # connections that it has
         self.turn = 0  # when it was last given one
@@ -95,7 +97,7 @@ class Post:
     def bury(self) -> list[socket.socket]:
         """After its process has ended: the connections that it has not taken."""
         self.process, self.here, self.going, self.open = None, False, False, 0
-        self.reason, self.models = ABSENT, []
+        self.reason, self.has = ABSENT, {}
         line, theirs = self._line, self._theirs
         if line is None or theirs is None:
             return []
@@ -116,6 +118,11 @@ class Post:
                 self._hear(self, message)
         except EOFError:  # cannot be while this process has the other end as well
             asyncio.get_running_loop().remove_reader(line.connection.fileno())
+
+
+def fitting(said: dict[str, Any]) -> dict[str, Any]:
+    """Without the versions where it would not go into the line at once."""
+    return said if len(json.dumps(said)) <= LONGEST_SAID else {**said, "versions": []}
 
 
 def _connections(line: Line) -> Any:

@@ -30,7 +30,7 @@ from . import logs
 from . import manifest as manifests
 from .manifest import Settings
 from .ports import Doorway, listen
-from .posts import LINE, WORKER, Intake, Post
+from .posts import LINE, WORKER, Intake, Post, fitting
 
 log = logging.getLogger("mlpacker.workers")
 
@@ -163,7 +163,7 @@ class Parent:
         post.open -= message.get("closed", 0)
         post.going = post.going or "going" in message
         if "reason" in message:
-            post.reason, post.models = message["reason"], message["models"]
+            post.reason, post.has = message.pop("reason"), message
             new, post.here = not post.here, True
             self._consider()
             if new:
@@ -173,9 +173,9 @@ class Parent:
     def _consider(self) -> None:
         """What the unit is now, told to all when it was something else."""
         here = [post for post in self._posts if post.here]
-        models = [model for model in here[0].models if all(model in post.models for post in here)] if here else []
+        rows = {key: of_all([post.has.get(key, []) for post in here]) for key in ("models", "versions")}
         processes = [os.getpid(), *(post.process.pid for post in here if post.process)]
-        unit = {"reason": self.reason(), "models": models, "started": self._started, "processes": processes}
+        unit = fitting({"reason": self.reason(), **rows, "started": self._started, "processes": processes})
         if unit != self._unit:
             self._unit = unit
             self.tell({"unit": unit})
@@ -232,6 +232,18 @@ class Parent:
                 log.error("worker %d does not end, and is killed", post.number)
                 post.process.kill()
                 post.process.wait()
+
+
+def of_all(told: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Of each model the row of those that all processes have, or that of the first one that does not have it ready."""
+    rows = [{(row["step"], row["sha256"]): row for row in each} for each in told]
+    found: list[dict[str, Any]] = []
+    for key in dict.fromkeys(key for each in rows for key in each):
+        of_key = [each[key] for each in rows if key in each]
+        not_ready = [row for row in of_key if row.get("state", "READY") != "READY"]
+        if not_ready or len(of_key) == len(rows):
+            found.append((not_ready or of_key)[0])
+    return found
 
 
 def fresh(state: Path) -> Path:

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from packer_lib.runtime.workers import of_all
 from tests.runtime.asking import Asking, Line
 from tests.runtime.handmade import Service, code_step, end, running, start, write_bundle
 from tests.runtime.swapping import APART, Deployer, line
@@ -160,6 +161,15 @@ class TestConnections:
         assert answers == [[other]] * 16
         for each in lines:
             each.close()
+
+
+def test_a_version_is_ready_when_it_is_so_in_all() -> None:
+    ready, loading = ({"step": "a", "sha256": "1", "state": state} for state in ("READY", "LOADING"))
+    other = {"step": "a", "sha256": "2", "state": "READY"}
+    assert of_all([]) == []
+    assert of_all([[ready], [ready]]) == [ready]
+    assert of_all([[ready], [loading]]) == of_all([[loading], []]) == [loading]
+    assert of_all([[ready, other], [ready]]) == [ready]
 
 
 class TestTheWhole:
@@ -313,6 +323,22 @@ class TestSwap:
         assert {(version, header) for version, header, _, _ in load.answers} == {
             (number, f"model={sha256[:12]}") for number, sha256 in marks.items()
         }
+
+    def test_that_is_refused_is_refused_by_all(self, tmp_path: Path) -> None:
+        own = bundle(tmp_path)
+        deployer = Deployer(tmp_path / ".mlpacker-state", tmp_path / "new")
+        with running(tmp_path, MLPACKER_WORKERS="2") as service:
+            assert service.predict([[1]]).status == 200  # of two workers one can compare, the other agrees
+            wish = deployer.want(deployer.stage(line(1, features=2)))
+            assert [deployer.answer(wish, replica=worker)["state"] for worker in (0, 1)] == ["refused"] * 2
+            assert [service.predict([[1]]).json for _ in range(4)] == [{"predictions": [1]}] * 4
+
+            def rows() -> list[tuple[str, str]]:
+                info = service.ask("/info").json
+                assert [model["sha256"] for model in info["models"]] == [own]
+                return [(row["state"], row["label"]) for row in info["versions"]]
+
+            wait_for(lambda: rows() == [("READY", "stable"), ("UNAVAILABLE", "stable")], 3, "the versions of all")
 
     def test_is_what_a_new_worker_has_too(self, tmp_path: Path) -> None:
         bundle(tmp_path)
