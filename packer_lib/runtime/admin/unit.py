@@ -19,7 +19,6 @@ from .models import Models
 from .repository import Repository
 from .versions import Versions
 
-
 LOOK_EVERY = 0.2
 READERS = {"scikit-learn": "skops.io"}  # what a safe format needs beside what the bundle's own model does
 
