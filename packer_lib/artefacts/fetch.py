@@ -10,6 +10,7 @@ from packer_lib.artefacts.files import CODE, MODEL, file_digest, open_file, read
 from packer_lib.artefacts.model import Artefact, Unfit
 from packer_lib.padl.model import Queue, Step
 from packer_lib.plan import Plan, Unit
+from packer_lib.runtime.model_files.kinds import UNSAFE
 from packer_lib.settings import Settings
 
 
@@ -57,7 +58,7 @@ def require_pin(step: Step, settings: Settings) -> None:
     """`Unfit` in strict mode when nothing pins a model that can run code while it loads, or change at its URL."""
     if not settings.strict or step.sha256:
         return
-    if step.serializer in sniff.UNSAFE or url.is_url(step.path):
+    if step.serializer in UNSAFE or url.is_url(step.path):
         why = "comes from a URL" if url.is_url(step.path) else f"can run code when it is loaded ({step.serializer})"
         hint = "add props.sha256, or use skops, keras or savedmodel"
         raise Unfit(f"strict mode: the model {why} and has no sha256", hint, key="serializer", refused=True)

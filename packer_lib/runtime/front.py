@@ -5,7 +5,8 @@
     GET  /livez /readyz /metrics /info   as every unit
 
 A unit that others follow answers with what the last of them makes of it; `/predict?alone=true` asks this unit alone,
-`/predict?step=NAME` one step of it.
+`/predict?step=NAME` one step of it, `/predict?version=…` another version of its models than is live: `candidate`, the
+start of a sha256 or, of a step, a number.
 `/readyz` is about this unit; `/readyz?chain=true` about those that follow as well. The header `mlpacker-remaining-ms`
 says how long the caller waits: there is an answer by then, 504 if need be. `traceparent` and `tracestate` go on to the
 units that follow, and a failure that is logged here names the trace. Every answer names its release in the header
@@ -115,7 +116,7 @@ class Front:
         self._headers = release_header(str(info["release"]))
         self._probes: dict[str, Callable[[], Answer]] = {
             "/livez": lambda: shown(200, {"live": True}),
-            "/readyz": lambda: readiness(worker.reason),
+            "/readyz": lambda: readiness(worker.unready),
             "/metrics": lambda: Answer(200, metrics.exposition(), metrics.CONTENT_TYPE.encode()),
             "/info": lambda: shown(200, info),
         }
@@ -170,7 +171,7 @@ class Front:
         if path in self._probes:
             require_method(scope["method"], path, "GET", "HEAD")
             if path == "/readyz" and scope["query_string"] == b"chain=true" and self._onward:
-                return readiness(self._worker.reason or await self._onward.ready())
+                return readiness(self._worker.unready or await self._onward.ready())
             return self._probes[path]()
         return None
 

@@ -57,8 +57,8 @@ class Invocations:
         request.require("GET", "HEAD")
         if request.path == "/version":
             return Answer(200, VERSION)
-        if self._worker.reason:
-            return error_answer(503, f"not ready: {self._worker.reason}")
+        if self._worker.unready:
+            return error_answer(503, f"not ready: {self._worker.unready}")
         return Answer(200, b"\n")
 
     async def _predict(self, request: Request) -> Answer:

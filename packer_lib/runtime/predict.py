@@ -16,6 +16,7 @@ from . import formats, metrics, tracing
 from .chain import Outcome
 from .contract import MODEL, StepFailed
 from .links import OUTCOMES, REMAINING, LinkFailed, Onward, described
+from .wanted import NoVersion
 from .worker import Busy, Worker
 
 log = logging.getLogger("mlpacker.rest")
@@ -53,13 +54,15 @@ class Refused(Exception):
 @dataclass(frozen=True, slots=True)
 class Wish:
     """What a caller asks for beside its data: by when (`time.monotonic`), this unit `alone`, one `step` of it, or an
-    outcome for each instance, as the unit before this one does; and the `trace` that it is part of."""
+    outcome for each instance, as the unit before this one does; another `version` of its models than is live, and the
+    `trace` that it is part of."""
 
     deadline: float | None = None
     alone: bool = False
     outcomes: bool = False
     step: str = ""
     trace: tracing.Trace | None = None
+    version: str = ""
 
 
 PLAIN = Wish()
@@ -77,8 +80,8 @@ def wish(query: bytes, headers: Mapping[bytes, bytes]) -> Wish:
             raise Refused(400, f"{REMAINING} is {given.decode('latin-1')!r}; send whole milliseconds")
         deadline = time.monotonic() + int(given) / 1000
     asked = dict(parse_qsl(query.decode("latin-1")))
-    step = asked.get("step", "")
-    return Wish(deadline, bool(step) or asked.get("alone") == "true", _outcomes in headers, step, trace)
+    step, version = asked.get("step", ""), asked.get("version", "")
+    return Wish(deadline, bool(step) or asked.get("alone") == "true", _outcomes in headers, step, trace, version)
 
 
 async def predict(worker: Worker, onward: Onward | None, instances: list[Any], wish: Wish = PLAIN) -> Answer:
@@ -99,6 +102,8 @@ async def attempt(worker: Worker, onward: Onward | None, instances: list[Any], w
         return await (running if wish.deadline is None else _by(wish.deadline, running))
     except TimeoutError:
         raise Refused(504, "the time that the caller gives was up before there was an answer") from None
+    except NoVersion as error:
+        raise Refused(404, str(error)) from None
     except Busy as busy:
         raise Refused(503, f"{busy}; try again later") from None
     except LinkFailed as failed:
@@ -114,7 +119,7 @@ async def _by(deadline: float, running: Coroutine[Any, Any, list[Outcome]]) -> l
 
 async def run(worker: Worker, onward: Onward | None, instances: list[Any], wish: Wish = PLAIN) -> list[Outcome]:
     """What became of each instance. A request that has failed already goes no further, but for the units before."""
-    outcomes = await worker.run(instances, wish.step)
+    outcomes = await worker.run(instances, wish.step, wish.version)
     if onward is None or (not wish.outcomes and any(outcome.error for outcome in outcomes)):
         return outcomes
     return await onward.run(outcomes, wish.deadline, wish.trace)

@@ -14,8 +14,8 @@ import joblib
 import pytest
 
 from packer_lib.runtime import engine as engines
+from packer_lib.runtime import loading, wanted
 from packer_lib.runtime import swap as swaps
-from packer_lib.runtime import wanted
 from packer_lib.runtime.connectors.memory import topic
 from packer_lib.runtime.contract import MODEL, Message
 from packer_lib.runtime.manifest import StepSpec
@@ -32,7 +32,8 @@ DEAD = {"on_error": "dead_letter", "dead_letter": "dead"}
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(swaps, "LOOK_EVERY", 0.01)
-    monkeypatch.setattr(swaps, "MISSING_SECONDS", 0.05)
+    monkeypatch.setattr(loading, "LOOK_EVERY", 0.01)
+    monkeypatch.setattr(loading, "MISSING_SECONDS", 0.05)
     monkeypatch.setattr(engines, "IDLE_SECONDS", 0.01)
 
 
