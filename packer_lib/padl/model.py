@@ -56,6 +56,7 @@ class Step:
     sha256: str | None = None
     input_format: str = "json"
     output_format: str = "json"
+    versions: dict[str, Any] = field(default_factory=lambda: {"latest": 1})
     # code
     entrypoint: str = "main.py"
     function: str = "handler"

@@ -21,7 +21,8 @@ LEFT, STALLED = 85, 70  # exit codes of a streaming unit: it has left for good; 
 
 @dataclass(frozen=True, slots=True)
 class StepSpec:
-    """One step of the unit. `path` is relative to the bundle; `inputs` and `outputs` are queue ids or steps of it."""
+    """One step of the unit. `path` is relative to the bundle; `inputs` and `outputs` are queue ids or steps of it.
+    `versions` says which of its models stay loaded, see `wanted.kept`."""
 
     name: str
     kind: str
@@ -41,6 +42,7 @@ class StepSpec:
     dead_letter: str = ""
     delivery: str = "at_least_once"
     test: dict[str, Any] | None = None
+    versions: dict[str, Any] = field(default_factory=lambda: {"latest": 1})
 
 
 @dataclass(frozen=True, slots=True)

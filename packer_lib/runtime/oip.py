@@ -6,7 +6,7 @@
     GET  /v2/models/NAME[/versions/VERSION]/ready
     POST /v2/models/NAME[/versions/VERSION]/infer
     POST /v2/repository/index                                 {"ready": true}: those that are ready
-    POST /v2/repository/models/NAME/load, …/unload            refused: models come by a deployment
+    POST /v2/repository/models/NAME/load, …/unload            refused: see the admin port, admin/repository.py
 
 NAME is a step, whose version is the start of its model's sha256, its number or its label (`stable`, `candidate`); or
 the pipeline's id: the whole chain from this unit on, whose version is the release or a label. What has neither is of
@@ -49,7 +49,8 @@ INPUT, OUTPUT = "input-0", "predict"  # whatever an only input is called, it is 
 PLATFORMS = {"scikit-learn": "sklearn"}
 FORMATS = {"onnx": "onnxv1"}  # as the specification has it
 REMEDY = (
-    "models are not loaded over HTTP; name another one in the PADL file and run `mlpacker deploy` or `mlpacker swap`"
+    "models are not loaded on this port but on the unit's admin port (MLPACKER_ADMIN_PORT, with MLPACKER_TOKEN); or run"
+    " `mlpacker deploy` or `mlpacker swap`"
 )
 
 

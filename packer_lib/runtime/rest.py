@@ -96,6 +96,8 @@ class Unit:
 
     def start(self) -> None:
         """Loads in the background; `/readyz` says when that is done."""
+        if self._settings.admin_port and self._server is None:
+            log.warning("there is no admin port under `bentoml serve`; run `python service.py`")
         self._worker.start()
 
     def stop(self) -> None:
