@@ -99,7 +99,8 @@ PACKAGE_MODES = _table(
         (
             *("rest.py", "serving.py", "ports.py", "front.py", "predict.py", "worker.py"),
             *("workers.py", "posts.py", "given.py"),
-            *("door/__main__.py", "door/callers.py", "door/cli.py", "door/keeper.py", "door/line.py", "door/place.py"),
+            *("door/__main__.py", "door/callers.py", "door/cli.py", "door/keeper.py", "door/line.py"),
+            *("door/passage.py", "door/place.py"),
             *("bodies.py", "oip.py", "oip_bodies.py", "oip_tensors.py", "invocations.py"),
             *("formats/csv_lines.py", "formats/npy_array.py"),
             *("links.py", "caller.py", "tracing.py", "formats/__init__.py", "formats/json_value.py", "metrics.py"),
