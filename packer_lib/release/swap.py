@@ -81,7 +81,7 @@ def swap(  # noqa: PLR0913
     """
     plan = _plan(pipeline, settings)
     unit, found = _step(plan, step)
-    artefact, serializer = artefacts.fetch_another(plan, found, model, sha256, settings)
+    artefact, serializer = artefacts.fetch_another(plan, found, model, sha256, settings, progress)
     with fleets.of_plan(plan, settings, None, fleet) as machines:
         host = machines[unit.machine]
         with scene.locked_hosts([host], pipeline, f"swap {step}", progress):
