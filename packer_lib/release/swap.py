@@ -65,7 +65,7 @@ def swap(  # noqa: PLR0913
     """
     plan = _plan(pipeline, settings)
     _, found = _step(plan, step)
-    artefact, serializer = artefacts.fetch_another(plan, found, model, sha256, settings)
+    artefact, serializer = artefacts.fetch_another(plan, found, model, sha256, settings, progress)
     what = "stage" if stage else "swap"
     with _locked(plan, step, what, settings, progress, fleet) as target:
         fresh = _put(target, artefact, serializer)
