@@ -98,7 +98,7 @@ PACKAGE_MODES = _table(
         "rest:Unit",
         (
             *("rest.py", "serving.py", "front.py", "predict.py", "worker.py"),
-            *("arrival.py", "keys.py", "patience.py", "room.py"),
+            *("arrival.py", "keys.py", "patience.py", "room.py", "documented.py", "openapi.py", "openapi_schemas.py"),
             *("door/__main__.py", "door/callers.py", "door/cli.py", "door/keeper.py", "door/line.py", "door/place.py"),
             *("bodies.py", "oip.py", "oip_bodies.py", "oip_tensors.py", "invocations.py"),
             *("formats/csv_lines.py", "formats/npy_array.py"),

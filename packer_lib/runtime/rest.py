@@ -23,6 +23,7 @@ from typing import Any
 
 from . import chain, links, logs
 from . import manifest as manifests
+from .documented import Documented
 from .front import App, Front, Leaving, Message, Receive, Send
 from .invocations import Invocations
 from .keys import Keys
@@ -72,6 +73,7 @@ class Unit:
                 OpenInference(self._manifest, self._worker, self._onward, info),
                 Invocations(self._manifest, self._worker, self._onward),
                 ModelRunner(self._backing()),
+                Documented(self._manifest, self._worker, info, bool(keys), bool(self._settings.token)),
             ),
             "room": Room(self._settings.max_waiting_mib << 20),
             "keys": keys,
