@@ -98,8 +98,8 @@ class TestWhatItSays:
         assert not {*CHANGING} & document(service)["paths"].keys()
 
 
-def schemathesis(service: Service, *arguments: str) -> str:
-    """What it says of all routes, by its own command, when it finds something; else ""."""
+def schemathesis(service: Service, folder: Path, *arguments: str) -> str:
+    """What it says of all routes, by its own command, when it finds something; else "". What it keeps is in `folder`."""
     done = subprocess.run(
         [
             *(Path(sys.executable).with_name("schemathesis"), "--config-file", CLIENTS / "schemathesis.toml"),
@@ -107,7 +107,7 @@ def schemathesis(service: Service, *arguments: str) -> str:
             *("--exclude-path-regex", TWINS, "--seed", "7", "--continue-on-failure", *arguments),
         ],
         env={**os.environ, "PYTHONPATH": str(ROOT), "SCHEMATHESIS_HOOKS": "tests.clients.schemathesis_types"},
-        cwd=ROOT,
+        cwd=folder,
         capture_output=True,
         text=True,
         timeout=240,
@@ -117,8 +117,8 @@ def schemathesis(service: Service, *arguments: str) -> str:
     return f"exit code {done.returncode}, see above" if done.returncode else ""
 
 
-def test_schemathesis_finds_nothing(service: Service) -> None:
-    assert schemathesis(service, "--header", f"Authorization: Bearer {KEY}") == ""
+def test_schemathesis_finds_nothing(service: Service, tmp_path: Path) -> None:
+    assert schemathesis(service, tmp_path, "--header", f"Authorization: Bearer {KEY}") == ""
 
 
 def test_schemathesis_finds_nothing_that_needs_no_key(tmp_path: Path) -> None:
@@ -126,4 +126,4 @@ def test_schemathesis_finds_nothing_that_needs_no_key(tmp_path: Path) -> None:
     text = "def handler(value):\n    return value"
     write_bundle(tmp_path, code_step(tmp_path, "echo", text))
     with running(tmp_path, MLPACKER_TOKEN="t") as service:
-        assert schemathesis(service) == ""
+        assert schemathesis(service, tmp_path) == ""
