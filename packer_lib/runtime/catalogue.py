@@ -99,7 +99,7 @@ PACKAGE_MODES = _table(
         (
             *("rest.py", "serving.py", "wire.py", "ports.py", "front.py", "predict.py", "worker.py"),
             *("workers.py", "posts.py", "given.py"),
-            *("arrival.py", "keys.py", "patience.py", "room.py"),
+            *("arrival.py", "keys.py", "patience.py", "room.py", "documented.py", "openapi.py", "openapi_schemas.py"),
             *("door/__main__.py", "door/callers.py", "door/cli.py", "door/keeper.py", "door/line.py"),
             *("door/passage.py", "door/place.py"),
             *("bodies.py", "oip.py", "oip_bodies.py", "oip_tensors.py", "invocations.py"),
