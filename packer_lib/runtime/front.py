@@ -101,6 +101,36 @@ class Interface(Protocol):
         """To a request of one of these routes; raises `Refused`."""
 
 
+class Tally:
+    """Counts what goes the short way, once for all requests of a turn of the event loop: the counters have locks, and
+    to ask for each of them for each request took as long as to read it."""
+
+    def __init__(self) -> None:
+        self._requests = self._instances = 0
+        self._seconds: list[float] = []
+
+    def taken(self, instances: int) -> None:
+        self._later()
+        self._requests += 1
+        self._instances += instances
+
+    def answered(self, seconds: float) -> None:
+        self._later()
+        self._seconds.append(seconds)
+
+    def _later(self) -> None:
+        if not (self._requests or self._seconds):
+            asyncio.get_running_loop().call_soon(self._count)
+
+    def _count(self) -> None:
+        taken(self._instances)
+        metrics.IN_FLIGHT.inc(self._requests - len(self._seconds))
+        for each in self._seconds:
+            metrics.END_TO_END_SECONDS.observe(each)
+        self._requests = self._instances = 0
+        self._seconds.clear()
+
+
 class Turn(Protocol):
     """A request whose body is here, and that waits for its answer."""
 
@@ -131,6 +161,7 @@ class Front:
         self._max_body = max_body
         self._onward = onward
         self._leaving = leaving or Leaving()
+        self._tally = Tally()
         self._headers = release_header(str(info["release"]))
         self._probes: dict[str, Callable[[], Answer]] = {
             "/livez": lambda: shown(200, {"live": True}),
@@ -180,16 +211,14 @@ class Front:
         except Refused as refused:
             turn.answer(error_answer(refused.status, str(refused)), self._every())
             return True
-        taken(instances)
-        metrics.IN_FLIGHT.inc()
 
         def answer(outcomes: Outcomes) -> None:
             made = unknown_failure() if isinstance(outcomes, Exception) else in_short(outcomes)
             turn.answer(made, self._every())
-            metrics.IN_FLIGHT.dec()
-            metrics.END_TO_END_SECONDS.observe(time.perf_counter() - arrived)
+            self._tally.answered(time.perf_counter() - arrived)
 
         self._worker.submit(instances, answer)
+        self._tally.taken(len(instances))
         return True
 
     def _find(self, path: str) -> tuple[Interface | None, Collection[bytes]]:
