@@ -50,6 +50,9 @@ class Invocations:
     def kinds(self, path: str) -> Collection[bytes] | None:
         return KINDS if path in ROUTES else None
 
+    def predicts(self, path: str) -> bool:
+        return path == "/invocations"
+
     async def answer(self, request: Request) -> Answer:
         if request.path == "/invocations":
             request.require("POST")
@@ -57,8 +60,8 @@ class Invocations:
         request.require("GET", "HEAD")
         if request.path == "/version":
             return Answer(200, VERSION)
-        if self._worker.reason:
-            return error_answer(503, f"not ready: {self._worker.reason}")
+        if self._worker.unready:
+            return error_answer(503, f"not ready: {self._worker.unready}")
         return Answer(200, b"\n")
 
     async def _predict(self, request: Request) -> Answer:

@@ -16,7 +16,9 @@ from . import formats, metrics, tracing
 from .chain import Outcome
 from .contract import MODEL, StepFailed
 from .links import OUTCOMES, REMAINING, LinkFailed, Onward, described
-from .worker import Busy, Worker
+from .room import Busy
+from .wanted import NoVersion
+from .worker import Worker
 
 log = logging.getLogger("mlpacker.rest")
 
@@ -45,23 +47,26 @@ class Answer:
 
 
 class Refused(Exception):
-    """The request gets this `status` and text, and reaches no step."""
+    """The request gets this `status` and text, and reaches no step; the answer has these `headers` too."""
 
-    def __init__(self, status: int, text: str) -> None:
+    def __init__(self, status: int, text: str, headers: Headers = ()) -> None:
         super().__init__(text)
         self.status = status
+        self.headers = headers
 
 
 @dataclass(frozen=True, slots=True)
 class Wish:
     """What a caller asks for beside its data: by when (`time.monotonic`), this unit `alone`, one `step` of it, or an
-    outcome for each instance, as the unit before this one does; and the `trace` that it is part of."""
+    outcome for each instance, as the unit before this one does; another `version` of its models than is live, and the
+    `trace` that it is part of."""
 
     deadline: float | None = None
     alone: bool = False
     outcomes: bool = False
     step: str = ""
     trace: tracing.Trace | None = None
+    version: str = ""
 
 
 PLAIN = Wish()
@@ -79,8 +84,8 @@ def wish(query: bytes, headers: Mapping[bytes, bytes]) -> Wish:
             raise Refused(400, f"{REMAINING} is {given.decode('latin-1')!r}; send whole milliseconds")
         deadline = time.monotonic() + int(given) / 1000
     asked = dict(parse_qsl(query.decode("latin-1")))
-    step = asked.get("step", "")
-    return Wish(deadline, bool(step) or asked.get("alone") == "true", _outcomes in headers, step, trace)
+    step, version = asked.get("step", ""), asked.get("version", "")
+    return Wish(deadline, bool(step) or asked.get("alone") == "true", _outcomes in headers, step, trace, version)
 
 
 async def predict(worker: Worker, onward: Onward | None, instances: list[Any], wish: Wish = PLAIN) -> Answer:
@@ -101,10 +106,12 @@ async def attempt(worker: Worker, onward: Onward | None, instances: list[Any], w
         return await (running if wish.deadline is None else _by(wish.deadline, running))
     except TimeoutError:
         raise Refused(504, "the time that the caller gives was up before there was an answer") from None
+    except NoVersion as error:
+        raise Refused(404, str(error)) from None
     except Busy as busy:
-        raise Refused(503, f"{busy}; try again later") from None
+        raise overloaded(busy) from None
     except LinkFailed as failed:
-        raise Refused(failed.status, str(failed)) from None
+        raise Refused(failed.status, str(failed), retry_after(failed.after)) from None
     except Exception:  # what should not have happened; who found it has logged it
         raise Refused(500, UNKNOWN) from None
 
@@ -116,7 +123,7 @@ async def _by(deadline: float, running: Coroutine[Any, Any, list[Outcome]]) -> l
 
 async def run(worker: Worker, onward: Onward | None, instances: list[Any], wish: Wish = PLAIN) -> list[Outcome]:
     """What became of each instance. A request that has failed already goes no further, but for the units before."""
-    outcomes = await worker.run(instances, wish.step)
+    outcomes = await worker.run(instances, wish.step, wish.version)
     if onward is None or (not wish.outcomes and any(outcome.error for outcome in outcomes)):
         return outcomes
     return await onward.run(outcomes, wish.deadline, wish.trace)
@@ -229,5 +236,14 @@ def shown(status: int, value: Any) -> Answer:
     return Answer(status, orjson.dumps(value, None, INDENT))
 
 
-def error_answer(status: int, text: str) -> Answer:
-    return Answer(status, orjson.dumps({"error": text}))
+def error_answer(status: int, text: str, headers: Headers = ()) -> Answer:
+    return Answer(status, orjson.dumps({"error": text}), headers=headers)
+
+
+def overloaded(busy: Busy) -> Refused:
+    return Refused(429, f"{busy}; try again later", retry_after(busy.after))
+
+
+def retry_after(seconds: int) -> Headers:
+    """None when nothing is to be said (0)."""
+    return ((b"retry-after", b"%d" % seconds),) if seconds else ()

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from .front import CLOSE, Front, Headers, headers_of
+from .patience import Connection
 from .predict import Answer
 
 URL = b"/predict"
@@ -51,7 +52,7 @@ class _NobodyWaits:
 NOBODY_WAITS = _NobodyWaits()
 
 
-class Wire(HttpToolsProtocol):
+class Wire(Connection):
     """`front` answers the requests that go the short way, and is the app of those that do not."""
 
     def __init__(self, *given: Any, front: Front, **named: Any) -> None:

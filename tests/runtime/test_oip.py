@@ -69,6 +69,14 @@ def in_binary(array: Any, datatype: str, **more: Any) -> tuple[bytes, dict[str, 
     return head + data, kind
 
 
+TAKEN = {"name": "input-0", "datatype": "FP64", "shape": [-1, 30]}
+KNOWN: dict[str, Any] = {  # a function may give back anything
+    "model": {"inputs": [TAKEN], "outputs": [{"name": "predict", "datatype": "INT64", "shape": [-1]}]},
+    "on": {"inputs": [], "outputs": []},
+    "plant": {"inputs": [TAKEN], "outputs": []},
+}
+
+
 class TestWhatIsThere:
     @pytest.mark.parametrize("place", ["/v2", "/v2/"])
     def test_the_server(self, service: Service, place: str) -> None:
@@ -89,7 +97,7 @@ class TestWhatIsThere:
             ("on", "1", "python_function"),
             ("plant", "r1", "mlpacker_pipeline"),
         ):
-            expected = {"name": name, "versions": [version], "platform": platform, "inputs": [], "outputs": []}
+            expected = {"name": name, "versions": [version], "platform": platform, **KNOWN[name]}
             assert service.ask(f"/v2/models/{name}").json == expected
             assert service.ask(f"/v2/models/{name}/versions/{version}").json == expected
             assert service.ask(f"/v2/models/{name}/ready").json == {"name": name, "ready": True}
@@ -99,7 +107,7 @@ class TestWhatIsThere:
         ("place", "status", "text"),
         [
             ("/v2/models/nobody", 404, "there is no model 'nobody', only model, on, plant"),
-            ("/v2/models/model/versions/7", 404, "model 'model' has no version '7', only '1'"),
+            ("/v2/models/model/versions/7", 404, "model 'model' has no version '7', only 1"),
             ("/v2/models/model/versions/7/ready", 404, "model 'model' has no version"),
             ("/v2/nowhere", 404, "/v2/nowhere is not one of /v2, /v2/health"),
             ("/v2/models/model/stats", 404, "/v2/models/model/stats is not one of"),
@@ -244,7 +252,7 @@ def test_the_version_is_the_start_of_the_models_digest(tmp_path: Path, model: An
         assert service.ask("/v2/models/plant").json["versions"] == ["1"]
         asked = tensor(ROWS[:1].tolist())
         assert infer(service, "iris", asked, version=sha256[:12]).json["model_version"] == sha256[:12]
-        assert infer(service, "iris", asked, version="1").status == 404
+        assert infer(service, "iris", asked, version="2").status == 404
 
 
 def test_is_not_ready_until_it_is_loaded(tmp_path: Path) -> None:
