@@ -97,7 +97,7 @@ PACKAGE_MODES = _table(
         "api",
         "rest:Unit",
         (
-            *("rest.py", "serving.py", "wire.py", "ports.py", "front.py", "predict.py", "worker.py"),
+            *("rest.py", "serving.py", "wire.py", "tally.py", "ports.py", "front.py", "predict.py", "worker.py"),
             *("workers.py", "posts.py", "given.py"),
             *("arrival.py", "keys.py", "patience.py", "room.py", "documented.py", "openapi.py", "openapi_schemas.py"),
             *("door/__main__.py", "door/callers.py", "door/cli.py", "door/keeper.py", "door/line.py"),

@@ -44,6 +44,7 @@ from .predict import (
     wish,
 )
 from .room import Busy, Room
+from .tally import Tally
 from .worker import Outcomes, Worker
 
 Message = MutableMapping[str, Any]
@@ -139,6 +140,7 @@ class Front:
         self._max_body = max_body
         self._onward = onward
         self._leaving = leaving or Leaving()
+        self._tally = Tally()
         self._room = room or Room(8 * max_body)
         self._keys = keys
         self._headers = release_header(str(info["release"]))
@@ -194,17 +196,15 @@ class Front:
         except (Refused, Busy) as error:
             turn.answer(refusal(error), self._every())
             return True
-        taken(instances)
-        metrics.IN_FLIGHT.inc()
 
         def answer(outcomes: Outcomes) -> None:
+            self._room.leave(size)
             made = unknown_failure() if isinstance(outcomes, Exception) else in_short(outcomes)
             turn.answer(made, self._every())
-            self._room.leave(size)
-            metrics.IN_FLIGHT.dec()
-            metrics.END_TO_END_SECONDS.observe(time.perf_counter() - arrived)
+            self._tally.answered(time.perf_counter() - arrived)
 
         self._worker.submit(instances, answer)
+        self._tally.taken(len(instances))
         return True
 
     def _find(self, path: str) -> tuple[Interface | None, Collection[bytes]]:
