@@ -243,9 +243,7 @@ def _age(host: Host, since: str) -> float:
 
 
 def _has_port(door: Mapping[str, Any], release: Release) -> bool:
-    bound = door["HostConfig"]["PortBindings"] or {}
-    found = {(place["HostIp"], place["HostPort"], port) for port, places in bound.items() for place in places or ()}
-    return found == {(host, str(port), f"{own}/tcp") for host, port, own in inside.doors(release)}
+    return inside.bound(door["HostConfig"]["PortBindings"] or {}) == set(inside.doors(release))
 
 
 def _make_network(host: Host) -> None:

@@ -29,7 +29,7 @@ class Guarded(Place):
         data = None if body is None else json.dumps(body).encode()
         try:
             with urlopen(Request(self.unit()["admin"] + path, data, headers, method=method), timeout=60) as response:
-                return response.status, json.load(response)
+                return response.status, json.loads(response.read() or b"null")
         except HTTPError as error:
             return error.code, None
 
