@@ -56,6 +56,8 @@ LEAVES = {
     "serving.py": {"uvicorn"},
     "admin/asked.py": {"orjson"},
     "admin/repository.py": {"orjson"},
+    "patience.py": {"uvicorn"},
+    "wire.py": {"uvicorn"},
     "modelrunner/answers.py": {"google"},
     "modelrunner/csv_rows.py": {"google"},
     "modelrunner/forms.py": {"google"},

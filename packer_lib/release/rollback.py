@@ -85,7 +85,9 @@ def _releases(found: Scene, wanted: Generation, generations: Sequence[Generation
         if release is None:
             missing.append(f"{unit.name} {identity} is no longer on {machine or 'this machine'}")
         else:
-            there.append(replace(release, replicas=unit.replicas))
+            models = wanted.models.get(unit.name, {})  # none is told of one from before they were kept
+            live = tuple((step, models.get(step, sha256)) for step, sha256 in release.models)
+            there.append(replace(release, replicas=unit.replicas, models=live))
     if missing:
         raise NoWayBack(f"{found.plan.pipeline}: {'; '.join(missing)}", _listed(generations))
     return there

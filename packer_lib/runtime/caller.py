@@ -30,8 +30,11 @@ class Lost(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Response:
+    """`after`: the seconds of its `Retry-After`, 0 when it has none."""
+
     status: int
     body: bytes
+    after: int = 0
 
 
 class Caller:
@@ -97,6 +100,7 @@ class _Connection(asyncio.Protocol):
         self._answer: asyncio.Future[Response] | None = None
         self._parser = httptools.HttpResponseParser(self)
         self._body: list[bytes] = []
+        self._after = 0
 
     async def ask(self, request: bytes) -> Response:
         if self._transport is None or self._transport.is_closing():
@@ -129,6 +133,11 @@ class _Connection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         self._body = []
+        self._after = 0
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if name.lower() == b"retry-after" and value.isdigit() and len(value) < 6:
+            self._after = int(value)
 
     def on_body(self, body: bytes) -> None:
         self._body.append(body)
@@ -137,4 +146,4 @@ class _Connection(asyncio.Protocol):
         status = self._parser.get_status_code()
         self.reusable = self.reusable and self._parser.should_keep_alive()
         if status >= 200 and self._answer is not None and not self._answer.done():  # 1xx: the answer is still to come
-            self._answer.set_result(Response(status, b"".join(self._body)))
+            self._answer.set_result(Response(status, b"".join(self._body), self._after))

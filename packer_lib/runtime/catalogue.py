@@ -97,8 +97,9 @@ PACKAGE_MODES = _table(
         "api",
         "rest:Unit",
         (
-            *("rest.py", "serving.py", "ports.py", "front.py", "predict.py", "worker.py"),
+            *("rest.py", "serving.py", "wire.py", "ports.py", "front.py", "predict.py", "worker.py"),
             *("workers.py", "posts.py", "given.py"),
+            *("arrival.py", "keys.py", "patience.py", "room.py"),
             *("door/__main__.py", "door/callers.py", "door/cli.py", "door/keeper.py", "door/line.py", "door/place.py"),
             *("bodies.py", "oip.py", "oip_bodies.py", "oip_tensors.py", "invocations.py"),
             *("formats/csv_lines.py", "formats/npy_array.py"),

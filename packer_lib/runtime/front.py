@@ -12,10 +12,10 @@ says how long the caller waits: there is an answer by then, 504 if need be. `tra
 units that follow, and a failure that is logged here names the trace. Every answer names its release in the header
 `mlpacker-release`.
 
-Errors are `{"error": "…"}`: 400 what is not as above, or an instance that does not fit (by its index); 405; 408 and 413
-a body too slow or too large; 415 a content type that the route does not take; 500 a step failed; 502 the next unit
-cannot be reached; 503 not loaded yet, or too much waiting, here or there; 504 no answer in time. What is not declared
-is refused on every route, so that nothing behind ever decodes it.
+Errors are `{"error": "…"}`: 400 what is not as above, or an instance that does not fit (by its index); 401 no key; 405;
+408 and 413 a body too slow or too large; 415 a content type that the route does not take; 429 too much waits, here or
+further on, with `Retry-After`; 500 a step failed; 502 the next unit cannot be reached; 503 not loaded yet, here or
+there; 504 no answer in time. What is not declared is refused on every route, so that nothing behind ever decodes it.
 """
 
 from __future__ import annotations
@@ -24,13 +24,27 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Protocol
 
-from . import bodies, metrics
+from . import arrival, bodies, metrics
+from .keys import Keys
 from .links import Onward
-from .predict import Answer, Refused, error_answer, parse, predict, shown, wish
-from .worker import Worker
+from .predict import (
+    WISHES,
+    Answer,
+    Refused,
+    error_answer,
+    in_short,
+    overloaded,
+    parse,
+    predict,
+    shown,
+    taken,
+    unknown_failure,
+    wish,
+)
+from .room import Busy, Room
+from .worker import Outcomes, Worker
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -43,7 +57,7 @@ ROUTES = (
 )
 POLICY = b"default-src 'self' data:; style-src 'self' 'unsafe-inline'"
 CLOSE = (b"connection", b"close")
-UNREAD = frozenset({408, 413, 415})
+UNREAD = frozenset({401, 408, 413, 415})
 
 JSON = frozenset({bodies.JSON})
 PREDICT = JSON | bodies.KINDS
@@ -86,15 +100,25 @@ class Interface(Protocol):
     def kinds(self, path: str) -> Collection[bytes] | None:
         """The content types that `path` takes; None: it is not one of these routes."""
 
+    def predicts(self, path: str) -> bool:
+        """Whether this route, one of these, asks for a key where the unit has any."""
+
     async def answer(self, request: Request) -> Answer:
         """To a request of one of these routes; raises `Refused`."""
+
+
+class Turn(Protocol):
+    """A request whose body is here, and that waits for its answer."""
+
+    def answer(self, answer: Answer, every: Headers) -> None:
+        """Sends it, with the headers `every`, unless the client has gone."""
 
 
 class Front:
     """Around `app`: the outermost app under `python service.py`, a middleware under `bentoml serve`.
 
     `info` is what `/info` says, `max_body` the largest body in bytes, `onward` where a unit that is not the last one
-    sends what it has made, `interfaces` further routes.
+    sends what it has made, `interfaces` further routes, `room` for all that waits, `keys` those of who may predict.
     """
 
     def __init__(  # noqa: PLR0913
@@ -106,6 +130,8 @@ class Front:
         onward: Onward | None = None,
         leaving: Leaving | None = None,
         interfaces: Sequence[Interface] = (),
+        room: Room | None = None,
+        keys: Keys | None = None,
     ) -> None:
         self._app = app
         self._interfaces = interfaces
@@ -113,6 +139,8 @@ class Front:
         self._max_body = max_body
         self._onward = onward
         self._leaving = leaving or Leaving()
+        self._room = room or Room(8 * max_body)
+        self._keys = keys
         self._headers = release_header(str(info["release"]))
         self._probes: dict[str, Callable[[], Answer]] = {
             "/livez": lambda: shown(200, {"live": True}),
@@ -129,20 +157,55 @@ class Front:
             headers = dict(scope["headers"])
             interface, kinds = self._find(scope["path"])
             refused = check_headers(headers, self._max_body, kinds)
+            if self._keys and (interface.predicts(scope["path"]) if interface else scope["path"] == "/predict"):
+                refused = self._keys.refusal(headers) or refused
             if refused:
-                await read_body(receive, self._max_body)  # a client that still sends would not see the answer
+                await arrival.drop(receive, self._max_body)  # a client that still sends would not see the answer
                 raise refused
             answer: Answer | None
             if interface is None:
                 answer = await self._answer(scope, headers, receive)
             else:
-                answer = await interface.answer(self._request(scope, headers, receive))
-        except Refused as refused:
-            answer = error_answer(refused.status, str(refused))
+                answer = await self._through(interface, scope, headers, receive)
+        except (Refused, Busy) as error:
+            answer = refusal(error)
         if answer is None:
             await self._app(scope, receive, guarded(send, self._every))
         else:
             await respond(send, answer, self._every())
+
+    def shortly(self, headers: Headers, body: bytes, turn: Turn) -> bool:
+        """Whether `turn`, a `POST /predict`, gets its answer without a task of its own: when it asks for nothing but
+        that, in JSON. All else is for `__call__`, which answers this one the same."""
+        given = dict(headers)
+        if (
+            given.get(b"content-type") != bodies.JSON
+            or not WISHES.isdisjoint(given)
+            or check_headers(given, self._max_body)
+            or (self._keys and self._keys.refusal(given))
+        ):
+            return False
+        if self._onward is not None or self._worker.reason or self._worker.full:
+            return False
+        arrived, size = time.perf_counter(), len(body)
+        try:
+            instances = parse(body)
+            self._room.enter(size)
+        except (Refused, Busy) as error:
+            turn.answer(refusal(error), self._every())
+            return True
+        taken(instances)
+        metrics.IN_FLIGHT.inc()
+
+        def answer(outcomes: Outcomes) -> None:
+            made = unknown_failure() if isinstance(outcomes, Exception) else in_short(outcomes)
+            turn.answer(made, self._every())
+            self._room.leave(size)
+            metrics.IN_FLIGHT.dec()
+            metrics.END_TO_END_SECONDS.observe(time.perf_counter() - arrived)
+
+        self._worker.submit(instances, answer)
+        return True
 
     def _find(self, path: str) -> tuple[Interface | None, Collection[bytes]]:
         """Who answers `path`, and the content types that it takes."""
@@ -154,9 +217,23 @@ class Front:
                     return interface, kinds
         return None, JSON
 
-    def _request(self, scope: Message, headers: dict[bytes, bytes], receive: Receive) -> Request:
-        body = partial(read_body, receive, self._max_body)
-        return Request(scope["method"], scope["path"], scope["query_string"], headers, body)
+    async def _through(
+        self, interface: Interface, scope: Message, headers: dict[bytes, bytes], receive: Receive
+    ) -> Answer:
+        """What `interface` answers; the body takes room from when it is read."""
+        held: list[int] = []
+
+        async def body() -> bytes:
+            data = await read_body(receive, self._max_body, self._room)
+            self._room.enter(len(data))
+            held.append(len(data))
+            return data
+
+        try:
+            return await interface.answer(Request(scope["method"], scope["path"], scope["query_string"], headers, body))
+        finally:
+            for size in held:
+                self._room.leave(size)
 
     def _every(self) -> Headers:
         """What every answer says."""
@@ -179,15 +256,25 @@ class Front:
         arrived = time.perf_counter()
         wished = wish(query, headers)
         with metrics.IN_FLIGHT.track_inprogress():
-            body = await read_body(receive, self._max_body)
-            kind = headers.get(b"content-type", bodies.JSON)
-            if kind == bodies.JSON:
-                instances = parse(body)
-            else:
-                instances = await bodies.read(kind_of(kind), body, self._worker.plain)
-            answer = await predict(self._worker, self._onward, instances, wished)
+            body = await read_body(receive, self._max_body, self._room)
+            size = len(body)
+            self._room.enter(size)
+            try:
+                kind = headers.get(b"content-type", bodies.JSON)
+                if kind == bodies.JSON:
+                    instances = parse(body)
+                else:
+                    instances = await bodies.read(kind_of(kind), body, self._worker.plain)
+                answer = await predict(self._worker, self._onward, instances, wished)
+            finally:
+                self._room.leave(size)
         metrics.END_TO_END_SECONDS.observe(time.perf_counter() - arrived)
         return answer
+
+
+def refusal(error: Refused | Busy) -> Answer:
+    refused = overloaded(error) if isinstance(error, Busy) else error
+    return error_answer(refused.status, str(refused), refused.headers)
 
 
 def readiness(reason: str) -> Answer:
@@ -202,7 +289,7 @@ def check_headers(headers: Mapping[bytes, bytes], max_body: int, kinds: Collecti
     if headers.get(b"content-encoding", b"identity") != b"identity":
         return Refused(415, "Content-Encoding is not supported; send the body as it is")
     if int(headers.get(b"content-length", b"0")) > max_body:
-        return _too_large(max_body)
+        return arrival.too_large(max_body)
     if kind is None and (b"content-length" in headers or b"transfer-encoding" in headers) and NO_KIND not in kinds:
         return Refused(415, f"there is no Content-Type; send {_listed(kinds)}")
     return None
@@ -222,26 +309,16 @@ def require_method(method: str, path: str, *allowed: str) -> None:
         raise Refused(405, f"{path} takes {' or '.join(allowed)}, got {method}")
 
 
-async def read_body(receive: Receive, limit: int) -> bytes:
-    """The whole body, or `Refused` when it is over `limit` bytes or not there in time.
-
-    What is over the limit is read and dropped, as far as the same again, so that its sender gets to read the answer.
-    """
-    parts: list[bytes] = []
-    size, more = 0, True
+async def read_body(receive: Receive, limit: int, room: Room) -> bytes:
+    """The whole body, or `Refused` when it is over `limit` bytes or not there in time, or `Busy`."""
     try:
         async with asyncio.timeout(BODY_SECONDS):
-            while more and size <= 2 * limit:
-                message = await receive()
-                more = message.get("more_body", False)
-                size += len(message.get("body", b""))
-                if size <= limit:
-                    parts.append(message.get("body", b""))
+            message = await receive()
+            if not message.get("more_body"):
+                return arrival.part(message, 0, limit)
+            return await arrival.rest(receive, message, limit, room)
     except TimeoutError:
         raise Refused(408, f"the body was not here within {BODY_SECONDS:.0f} s") from None
-    if size > limit:
-        raise _too_large(limit)
-    return b"".join(parts)
 
 
 def guarded(send: Send, every: Callable[[], Headers]) -> Send:
@@ -266,16 +343,16 @@ def guarded(send: Send, every: Callable[[], Headers]) -> Send:
 
 
 async def respond(send: Send, answer: Answer, every: Headers) -> None:
+    await send({"type": "http.response.start", "status": answer.status, "headers": headers_of(answer, every)})
+    await send({"type": "http.response.body", "body": answer.body})
+
+
+def headers_of(answer: Answer, every: Headers) -> Headers:
     headers = [(b"content-type", answer.kind), (b"content-length", b"%d" % len(answer.body)), *answer.headers, *every]
     if answer.status in UNREAD and CLOSE not in headers:  # the rest of the body is not worth waiting for
         headers.append(CLOSE)
-    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-    await send({"type": "http.response.body", "body": answer.body})
+    return headers
 
 
 def release_header(release: str) -> Headers:
     return [(RELEASE, release.encode())] if release and release.isascii() and release.isprintable() else []
-
-
-def _too_large(limit: int) -> Refused:
-    return Refused(413, f"the body is larger than {limit} bytes (MLPACKER_MAX_BODY_MIB sets how much may be sent)")

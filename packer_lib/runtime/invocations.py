@@ -50,6 +50,9 @@ class Invocations:
     def kinds(self, path: str) -> Collection[bytes] | None:
         return KINDS if path in ROUTES else None
 
+    def predicts(self, path: str) -> bool:
+        return path == "/invocations"
+
     async def answer(self, request: Request) -> Answer:
         if request.path == "/invocations":
             request.require("POST")

@@ -56,11 +56,12 @@ class Link:
 
 class LinkFailed(Exception):
     """The next unit gave no answer to this request; `status` is what the caller gets, the text names unit and
-    machine."""
+    machine. `after`: in how many seconds it may come again, 0 where nobody said."""
 
-    def __init__(self, status: int, text: str) -> None:
+    def __init__(self, status: int, text: str, after: int = 0) -> None:
         super().__init__(text)
         self.status = status
+        self.after = after
 
 
 class Onward(Protocol):
@@ -118,10 +119,12 @@ class _Request:
 
 
 class Next:
-    """The next unit; `last` is the step of this one before it. Used on the event loop of the service only."""
+    """The next unit; `last` is the step of this one before it, `key` the header for units that ask for one. Used on
+    the event loop of the service only."""
 
-    def __init__(self, link: Link, last: str) -> None:
+    def __init__(self, link: Link, last: str, key: Sequence[str] = ()) -> None:
         self._link = link
+        self._headers = ("Content-Type: application/json", f"{OUTCOMES}: 1", *key)
         self._last = last
         self._caller = Caller(link.url, keep=link.idempotent)
         self._name = f"step {link.unit!r}" + (f" on {link.machine}" if link.machine else "")
@@ -240,8 +243,8 @@ class Next:
         async with asyncio.timeout(until - time.monotonic()):
             for left in range(self._link.retries, -1, -1):
                 remaining = (until - time.monotonic()) * (1 - WAY_BACK)
-                told = (f"{OUTCOMES}: 1", f"{REMAINING}: {remaining * 1000:.0f}", *(trace.headers() if trace else ()))
-                headers = ("Content-Type: application/json", *told)
+                told = (f"{REMAINING}: {remaining * 1000:.0f}", *(trace.headers() if trace else ()))
+                headers = (*self._headers, *told)
                 try:
                     return await self._caller.ask("POST", "/predict", headers, body)
                 except (NotSent, Lost) as error:
@@ -256,9 +259,9 @@ class Next:
         return self._failed("lost" if isinstance(error, Lost) else "unreached", 502, f"{error}{tries}")
 
     def _outcomes(self, response: Response, size: int) -> list[Outcome]:
-        if response.status in (503, 504):
-            reason = "overloaded" if response.status == 503 else "timeout"
-            raise self._failed(reason, response.status, _said(response, "error"))
+        if response.status in (429, 503, 504):
+            reason = "timeout" if response.status == 504 else "overloaded"
+            raise self._failed(reason, response.status, _said(response, "error"), response.after)
         try:
             if response.status != 200:
                 raise ValueError
@@ -276,9 +279,9 @@ class Next:
         place = str(given.get("place") or self.place)
         return Outcome(error=StepFailed(str(given["step"]), str(given["stage"]), str(given["error"]), place))
 
-    def _failed(self, reason: str, status: int, text: str) -> LinkFailed:
+    def _failed(self, reason: str, status: int, text: str, after: int = 0) -> LinkFailed:
         metrics.LINK_FAILURES.labels(self._link.unit, reason).inc()
-        return LinkFailed(status, self._text(text))
+        return LinkFailed(status, self._text(text), after)
 
     def _text(self, text: str) -> str:
         """Says where, unless the text already says where further on."""

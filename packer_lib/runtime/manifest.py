@@ -21,7 +21,8 @@ LEFT, STALLED = 85, 70  # exit codes of a streaming unit: it has left for good; 
 
 @dataclass(frozen=True, slots=True)
 class StepSpec:
-    """One step of the unit. `path` is relative to the bundle; `inputs` and `outputs` are queue ids or steps of it."""
+    """One step of the unit. `path` is relative to the bundle; `inputs` and `outputs` are queue ids or steps of it.
+    `versions` says which of its models stay loaded, see `wanted.kept`."""
 
     name: str
     kind: str
@@ -41,6 +42,7 @@ class StepSpec:
     dead_letter: str = ""
     delivery: str = "at_least_once"
     test: dict[str, Any] | None = None
+    versions: dict[str, Any] = field(default_factory=lambda: {"latest": 1})
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +120,9 @@ class Settings:
     messages wait it no longer counts as alive, and after as many again it ends (0: never), see watchdog.py. What
     changes an API unit is asked on `admin_host:admin_port` (0: nowhere), by who has the `token`; `max_model_mib` bounds
     a model that is sent there, `unsafe_uploads`: one of a format that can carry code, too, see uploads.py. An API unit
-    has as many processes as `workers` says, of which this is `worker` (from 0), see workers.py.
+    has as many processes as `workers` says, of which this is `worker` (from 0), see workers.py. `api_key`
+    is what the routes that predict ask for, one or several separated by commas ("": anybody may). Requests with more
+    than `max_waiting_mib` together do not wait.
     """
 
     host: str = "127.0.0.1"
@@ -139,14 +143,16 @@ class Settings:
     unsafe_uploads: bool = False
     workers: int = 1
     worker: int = 0
+    api_key: str = field(default="", repr=False)
+    max_waiting_mib: int = 256
 
 
 def settings() -> Settings:
     """`Settings` from the environment; an unset or empty variable keeps the default."""
     env = {item.name: os.environ.get(f"MLPACKER_{item.name.upper()}", "") for item in fields(Settings)}
     given: dict[str, Any] = {name: value for name, value in env.items() if value}
-    whole = {"port", "admin_port", "max_body_mib", "max_model_mib", "replica", "replicas", "workers", "worker"}
-    for name in whole & given.keys():
+    whole = {"port", "admin_port", "max_body_mib", "max_model_mib", "max_waiting_mib"}
+    for name in (whole | {"replica", "replicas", "workers", "worker"}) & given.keys():
         given[name] = int(given[name])
     for name in {"unsafe_uploads"} & given.keys():
         given[name] = given[name] == "true"

@@ -6,7 +6,7 @@
     GET  /v2/models/NAME[/versions/VERSION]/ready
     POST /v2/models/NAME[/versions/VERSION]/infer
     POST /v2/repository/index                                 {"ready": true}: those that are ready
-    POST /v2/repository/models/NAME/load, …/unload            refused: models come by a deployment
+    POST /v2/repository/models/NAME/load, …/unload            refused: see the admin port, admin/repository.py
 
 NAME is a step, whose version is the start of its model's sha256, its number or its label (`stable`, `candidate`); or
 the pipeline's id: the whole chain from this unit on, whose version is the release or a label. What has neither is of
@@ -31,6 +31,7 @@ import orjson
 
 from . import metrics
 from .chain import Outcome
+from .contract import Tensor
 from .front import NO_KIND, Request
 from .links import Onward
 from .manifest import Manifest, StepSpec
@@ -44,10 +45,12 @@ ROUTES = "/v2, /v2/health/live|ready, /v2/models/NAME[/versions/VERSION][/ready|
 NO_VERSION = "1"
 LABELS = (STABLE, CANDIDATE)
 SHOWN = ("version", "state", "reason", "number", "label")  # of a version, in the index
+INPUT, OUTPUT = "input-0", "predict"  # whatever an only input is called, it is taken
 PLATFORMS = {"scikit-learn": "sklearn"}
 FORMATS = {"onnx": "onnxv1"}  # as the specification has it
 REMEDY = (
-    "models are not loaded over HTTP; name another one in the PADL file and run `mlpacker deploy` or `mlpacker swap`"
+    "models are not loaded on this port but on the unit's admin port (MLPACKER_ADMIN_PORT, with MLPACKER_TOKEN); or run"
+    " `mlpacker deploy` or `mlpacker swap`"
 )
 
 
@@ -77,6 +80,9 @@ class OpenInference:
     def kinds(self, path: str) -> Collection[bytes] | None:
         return KINDS if path == "/v2" or path.startswith("/v2/") else None
 
+    def predicts(self, path: str) -> bool:
+        return path.rstrip("/").endswith("/infer")
+
     async def answer(self, request: Request) -> Answer:
         match request.path.strip("/").split("/")[1:]:
             case []:
@@ -99,7 +105,7 @@ class OpenInference:
                 model = self._find(name)
         match action:
             case []:
-                return _get(request, _described(model))
+                return _get(request, {**_described(model), **self._tensors(model)})
             case ["ready"]:
                 reason = self._worker.unready or ("" if model.step or not self._onward else await self._onward.ready())
                 return _readiness(request, {"name": name}, reason)
@@ -118,6 +124,16 @@ class OpenInference:
     def _of_step(self, step: StepSpec, live: str) -> Model:
         rows = tuple(row for row in self._info.get("versions", ()) if row["step"] == step.name)
         return Model(step.name, live, step.name, _platform(step), _plain(step), rows=rows)
+
+    def _tensors(self, model: Model) -> dict[str, Any]:
+        """Its inputs and outputs, as far as they are known."""
+        takes, gives = self._worker.tensors(model.step)
+        columns = self._worker.columns(model.step)
+        whole = model.step or self._onward is None
+        return {
+            "inputs": _shown(INPUT, takes, {"parameters": {"columns": columns}} if columns else {}),
+            "outputs": _shown(OUTPUT, gives if whole else None, {}),
+        }
 
     def _release(self) -> str:
         return self._info["release"] or NO_VERSION
@@ -227,7 +243,11 @@ def _ready_only(body: bytes) -> bool:
 
 
 def _described(model: Model) -> dict[str, Any]:
-    return {"name": model.name, "versions": _versions(model), "platform": model.platform, "inputs": [], "outputs": []}
+    return {"name": model.name, "versions": _versions(model), "platform": model.platform}
+
+
+def _shown(name: str, tensor: Tensor | None, more: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [{"name": name, "datatype": tensor.datatype, "shape": tensor.shape, **more}] if tensor else []
 
 
 def _platform(step: StepSpec) -> str:

@@ -16,11 +16,13 @@ from . import formats, metrics, tracing
 from .chain import Outcome
 from .contract import MODEL, StepFailed
 from .links import OUTCOMES, REMAINING, LinkFailed, Onward, described
+from .room import Busy
 from .wanted import NoVersion
-from .worker import Busy, Worker
+from .worker import Worker
 
 log = logging.getLogger("mlpacker.rest")
 
+UNKNOWN = "the unit failed; its log says why"
 USAGE = 'expected {"data": [instance, …]}'
 INDENT = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
 
@@ -30,6 +32,7 @@ _answered = metrics.MESSAGES_OUT.labels("http")
 _remaining = REMAINING.encode()
 _outcomes = OUTCOMES.encode()
 _model = MODEL.encode()
+WISHES = frozenset({_remaining, _outcomes, *tracing.HEADERS})  # the headers that `wish` reads
 
 
 Headers = tuple[tuple[bytes, bytes], ...]
@@ -44,11 +47,12 @@ class Answer:
 
 
 class Refused(Exception):
-    """The request gets this `status` and text, and reaches no step."""
+    """The request gets this `status` and text, and reaches no step; the answer has these `headers` too."""
 
-    def __init__(self, status: int, text: str) -> None:
+    def __init__(self, status: int, text: str, headers: Headers = ()) -> None:
         super().__init__(text)
         self.status = status
+        self.headers = headers
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +100,7 @@ async def attempt(worker: Worker, onward: Onward | None, instances: list[Any], w
         raise Refused(503, f"not ready: {worker.reason}")
     if wish.step and wish.step not in worker.steps:
         raise Refused(404, f"this unit has no step {wish.step!r}, only {', '.join(worker.steps)}")
-    _taken.inc(len(instances))
+    taken(instances)
     try:
         running = run(worker, None if wish.alone else onward, instances, wish)
         return await (running if wish.deadline is None else _by(wish.deadline, running))
@@ -105,11 +109,11 @@ async def attempt(worker: Worker, onward: Onward | None, instances: list[Any], w
     except NoVersion as error:
         raise Refused(404, str(error)) from None
     except Busy as busy:
-        raise Refused(503, f"{busy}; try again later") from None
+        raise overloaded(busy) from None
     except LinkFailed as failed:
-        raise Refused(failed.status, str(failed)) from None
+        raise Refused(failed.status, str(failed), retry_after(failed.after)) from None
     except Exception:  # what should not have happened; who found it has logged it
-        raise Refused(500, "the unit failed; its log says why") from None
+        raise Refused(500, UNKNOWN) from None
 
 
 async def _by(deadline: float, running: Coroutine[Any, Any, list[Outcome]]) -> list[Outcome]:
@@ -123,6 +127,15 @@ async def run(worker: Worker, onward: Onward | None, instances: list[Any], wish:
     if onward is None or (not wish.outcomes and any(outcome.error for outcome in outcomes)):
         return outcomes
     return await onward.run(outcomes, wish.deadline, wish.trace)
+
+
+def taken(instances: list[Any]) -> None:
+    """Counts them."""
+    _taken.inc(len(instances))
+
+
+def unknown_failure() -> Answer:
+    return error_answer(500, UNKNOWN)
 
 
 def in_short(outcomes: list[Outcome], trace: tracing.Trace | None = None) -> Answer:
@@ -219,5 +232,14 @@ def shown(status: int, value: Any) -> Answer:
     return Answer(status, orjson.dumps(value, None, INDENT))
 
 
-def error_answer(status: int, text: str) -> Answer:
-    return Answer(status, orjson.dumps({"error": text}))
+def error_answer(status: int, text: str, headers: Headers = ()) -> Answer:
+    return Answer(status, orjson.dumps({"error": text}), headers=headers)
+
+
+def overloaded(busy: Busy) -> Refused:
+    return Refused(429, f"{busy}; try again later", retry_after(busy.after))
+
+
+def retry_after(seconds: int) -> Headers:
+    """None when nothing is to be said (0)."""
+    return ((b"retry-after", b"%d" % seconds),) if seconds else ()

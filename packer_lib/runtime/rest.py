@@ -29,10 +29,12 @@ from .door import Line
 from .front import App, Front, Leaving, Message, Receive, Send
 from .given import Given, die_with_parent
 from .invocations import Invocations
+from .keys import Keys
 from .modelrunner.routes import Backing, ModelRunner
 from .oip import OpenInference
 from .ports import Doorway, listen
 from .predict import final, run
+from .room import Room
 from .serving import Server
 from .worker import Worker
 
@@ -67,7 +69,8 @@ class Unit:
         self._line = Line(socket.socket(fileno=int(line))) if line else None
         self.options = {"name": self._manifest.unit, "workers": self._settings.workers, **OPTIONS}
         limit = self._settings.max_body_mib << 20
-        self._onward = onward(self._manifest, self._settings.links)
+        keys = Keys(self._settings.api_key)
+        self._onward = onward(self._manifest, self._settings.links, keys.header())
         self.front: dict[str, Any] = {
             "worker": self._worker,
             "info": {**info} if line else info,
@@ -78,6 +81,8 @@ class Unit:
                 Invocations(self._manifest, self._worker, self._onward),
                 ModelRunner(self._backing()),
             ),
+            "room": Room(self._settings.max_waiting_mib << 20),
+            "keys": keys,
         }
         name = f"{self._manifest.pipeline}/{self._manifest.unit}"
         logs.to_stderr(self._settings.log_level, f"{name}#{process.number}" if line else name)
@@ -91,6 +96,8 @@ class Unit:
 
     def start(self) -> None:
         """Loads in the background; `/readyz` says when that is done."""
+        if self._settings.admin_port and self._server is None:
+            log.warning("there is no admin port under `bentoml serve`; run `python service.py`")
         self._worker.start()
 
     def stop(self) -> None:
@@ -182,15 +189,16 @@ class Unit:
         self._leave()
 
 
-def onward(manifest: manifests.Manifest, given: str) -> links.Onward | None:
-    """Where the outcomes of this unit go; `given` is `MLPACKER_LINKS`. An API unit has one link at most."""
+def onward(manifest: manifests.Manifest, given: str, key: Sequence[str] = ()) -> links.Onward | None:
+    """Where the outcomes of this unit go; `given` is `MLPACKER_LINKS`. An API unit has one link at most, to a unit of
+    the same pipeline, which asks for the same `key`, if for any."""
     if not manifest.links:
         return None
     try:
         found = links.parse(given, manifest.links)
     except ValueError as error:
         raise SystemExit(str(error)) from None
-    return links.Next(found[0], manifest.steps[-1].name) if found else links.Nowhere(manifest.links[0])
+    return links.Next(found[0], manifest.steps[-1].name, key) if found else links.Nowhere(manifest.links[0])
 
 
 @cache

@@ -10,13 +10,17 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import Any, cast
 
 import uvicorn
 
 from .admin.port import AdminPort
-from .front import Leaving
+from .front import Front, Leaving
+from .patience import Connection, Patience
 from .ports import Doorway
+from .wire import Wire
 
 BACKLOG = 4096
 GRACE_SECONDS = 20
@@ -30,11 +34,12 @@ class Server(uvicorn.Server):
 
     admin: AdminPort | None = None
 
-    def __init__(self, app: Any, own: socket.socket | None, leaving: Leaving, doorway: Doorway | None) -> None:
-        super().__init__(_config(app))
+    def __init__(self, app: Front, own: socket.socket | None, leaving: Leaving, doorway: Doorway | None) -> None:
+        super().__init__(_config(app, partial(Wire, front=app)))
         self._own = own
         self._leaving = leaving
         self._doorway = doorway
+        self._patience = Patience()
 
     def serve_until_told(self) -> None:
         """Until `should_exit`; returns when all that was accepted is answered, or `GRACE_SECONDS` later."""
@@ -46,6 +51,8 @@ class Server(uvicorn.Server):
             await self._doorway.look(self._listen)
         if self.admin is not None and not self.should_exit:
             await self.admin.look(self._listen_beside)
+        if counter % 10 == 0:
+            self._patience.look(self.server_state.connections, time.monotonic())
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -67,7 +74,7 @@ class Server(uvicorn.Server):
 
     async def _listen_beside(self, app: Any, bound: socket.socket) -> asyncio.AbstractServer:
         """Another `app` by the same event loop; its connections are ended in order with all others."""
-        config = _config(app)
+        config = _config(app, Connection)
         config.load()
 
         def protocol() -> Any:
@@ -82,11 +89,11 @@ class Server(uvicorn.Server):
         return kind(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
 
 
-def _config(app: Any) -> uvicorn.Config:
+def _config(app: Any, http: Callable[..., Connection]) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         loop="uvloop",
-        http="httptools",
+        http=cast("Any", http),
         lifespan="off",
         log_config=None,
         access_log=False,

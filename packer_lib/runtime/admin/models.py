@@ -88,7 +88,7 @@ class Models:
 
         def change(before: Wanted) -> Wanted:
             if live:
-                return wanted.swap(before, spec.name, self.own(spec.name), model)
+                return wanted.swap(before, spec.name, self.own(spec.name), model, spec.versions)
             return wanted.stage(before, spec.name, model)
 
         async with self.changes.alone() as before:

@@ -9,28 +9,22 @@ GET  /admin/models/STEP/shadow              what came of that
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any
 
 from .. import wanted
 from ..predict import Answer, Refused, shown
 from ..wanted import CANDIDATE, Wanted
+from ..worker import Worker
 from .asked import Asked
 from .models import Models
 from .repository import said, wait
 
 
-class Shadows(Protocol):
-    """Who knows what candidates answered to copies: a `Worker`."""
-
-    def shadow_report(self) -> dict[str, Any]:
-        """By step."""
-
-
 class Versions:
     """`info` is what `/info` of this process says."""
 
-    def __init__(self, models: Models, info: dict[str, Any], shadows: Shadows) -> None:
-        self._models, self._info, self._shadows = models, info, shadows
+    def __init__(self, models: Models, info: dict[str, Any], worker: Worker) -> None:
+        self._models, self._info, self._worker = models, info, worker
 
     async def answer(self, asked: Asked) -> Answer | None:
         match asked.path.strip("/").split("/"):
@@ -39,20 +33,20 @@ class Versions:
                 return shown(200, {"models": self._models.rows(self._info)})
             case ["admin", "models", name, "shadow"] if asked.method in ("GET", "HEAD"):
                 step = self._models.step(name).name
-                return shown(200, {"step": step, **self._shadows.shadow_report().get(step, {})})
+                return shown(200, {"step": step, **self._worker.shadow_report().get(step, {})})
             case ["admin", "models", name, "promote" | "discard" | "shadow" as action]:
                 asked.require("POST")
                 return await self._change(asked, name, action)
         return None
 
     async def _change(self, asked: Asked, name: str, action: str) -> Answer:
-        own = self._models.own(name)
+        spec, own = self._models.step(name), self._models.own(name)
         version, given = asked.query.get("version", CANDIDATE), await asked.value()
         share = _share(given) if action == "shadow" else 0.0
 
         def how(want: Wanted) -> Wanted:
             if action == "promote":
-                return wanted.promote(want, name, own, name=version)
+                return wanted.promote(want, name, own, spec.versions, version)
             return wanted.discard(want, name) if action == "discard" else wanted.shadow(want, name, share)
 
         now = await self._models.change(name, how, wait(asked))

@@ -93,6 +93,11 @@ class ModelRunner:
             return FORM
         return MESSAGE if path.startswith(METHODS) and "/" not in path[len(METHODS) :] else None
 
+    def predicts(self, path: str) -> bool:
+        """All but what changes the unit, which has a token of its own."""
+        path = path.removeprefix(PREFIX)
+        return path not in ROUTES or ROUTES[path].verb == "POST"
+
     async def answer(self, request: Request) -> Answer:
         path = request.path.removeprefix(PREFIX)
         try:
@@ -124,4 +129,4 @@ def refusal(refused: Refused) -> Answer:
     """In Acumos' words."""
     word = "bad request" if refused.status < 500 else "failed"
     body = json.dumps({"status": word, "message": str(refused)}, ensure_ascii=False).encode()
-    return Answer(refused.status, body)
+    return Answer(refused.status, body, headers=refused.headers)
