@@ -182,6 +182,7 @@ def test_two_at_once_wait_for_each_other(unit: Unit) -> None:
 def test_the_same_one_again_is_no_other_version(unit: Unit) -> None:
     data = safe(line(1))
     assert unit.put(data).json == unit.put(data).json
+    assert unit.put(data, "?live=false").status == 409
     assert len(unit.rows()) == 1
 
 
