@@ -32,14 +32,12 @@ Paths = dict[str, dict[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """`info` is what `/info` says; `keys` and `token`: whether the unit asks for a key, and has routes that change
-    it."""
+    """`info` is what `/info` says; `keys`: whether the unit asks for one."""
 
     manifest: Manifest
     worker: Worker
     info: Mapping[str, Any]
     keys: bool
-    token: bool
 
 
 def document(unit: Described) -> dict[str, Any]:
@@ -91,7 +89,11 @@ def _predict(unit: Described) -> Paths:
         parameters=[
             _query("step", {"type": "string", "enum": steps}, "That step alone."),
             _query("alone", TEXT, "true: this unit alone, not those behind it."),
-            _query("version", TEXT, "Another version of its models than is live: candidate, a sha256 or, of a step, a number."),
+            _query(
+                "version",
+                TEXT,
+                "Another version of its models than is live: candidate, a sha256 or, of a step, a number.",
+            ),
         ],
     )
     return {"/predict": operation}

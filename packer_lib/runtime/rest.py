@@ -81,7 +81,7 @@ class Unit:
                 OpenInference(self._manifest, self._worker, self._onward, info),
                 Invocations(self._manifest, self._worker, self._onward),
                 ModelRunner(self._backing()),
-                Documented(self._manifest, self._worker, info, bool(keys), bool(self._settings.token)),
+                Documented(self._manifest, self._worker, info, bool(keys)),
             ),
             "room": Room(self._settings.max_waiting_mib << 20),
             "keys": keys,
