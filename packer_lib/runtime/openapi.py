@@ -92,7 +92,7 @@ def _predict(unit: Described) -> Paths:
             _query(
                 "version",
                 TEXT,
-                "Another version of its models than is live: candidate, a sha256 or, of a step, a number.",
+                "Of its models: candidate, a sha256 or, of a step, a number.",
             ),
         ],
     )
