@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import resource
 import socket
 import time
 from collections.abc import Callable
@@ -58,6 +59,7 @@ class Server(uvicorn.Server):
 
     def serve_until_told(self) -> None:
         """Until `should_exit`; returns when all that was accepted is answered, or `GRACE_SECONDS` later."""
+        allow_connections()
         self.run(sockets=[self._own])
 
     async def on_tick(self, counter: int) -> bool:
@@ -86,6 +88,13 @@ class Server(uvicorn.Server):
             return kind(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
 
         return await asyncio.get_running_loop().create_server(protocol, sock=lent, backlog=BACKLOG)
+
+
+def allow_connections() -> None:
+    """As many as this process may have: with the usual 1024 open files, a thousand who dribble would be all."""
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 Listen = Callable[[socket.socket], Any]

@@ -99,7 +99,7 @@ class TestWhatItSays:
 
 
 def schemathesis(service: Service, folder: Path, *arguments: str) -> str:
-    """What it says of all routes, by its own command, when it finds something; else "". What it keeps is in `folder`."""
+    """What there is to see when it finds something by its own command, else ""; what it keeps is in `folder`."""
     done = subprocess.run(
         [
             *(Path(sys.executable).with_name("schemathesis"), "--config-file", CLIENTS / "schemathesis.toml"),
