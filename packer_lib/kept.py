@@ -10,7 +10,7 @@ import json
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,18 +37,20 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """Releases that were live together: unit → (release, machine). `plan` is what they came from (`plan.to_dict`)."""
+    """Releases that were live together: unit → (release, machine). `plan` is what they came from (`plan.to_dict`), and
+    `models` what each answered with: unit → step → sha256."""
 
     units: dict[str, tuple[str, str | None]]
     plan: dict[str, Any]
     run: str = ""
     since: str = ""
+    models: dict[str, dict[str, str]] = field(default_factory=dict)
 
     @property
     def live(self) -> tuple[object, ...]:
-        """What makes it another one: its releases, and how many replicas each had."""
+        """What makes it another one: its releases, their models, and how many replicas each had."""
         replicas = {unit["name"]: unit.get("replicas", 1) for unit in self.plan.get("units", ())}
-        return self.units, replicas
+        return self.units, self.models, replicas
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,8 @@ def generation(plan: Plan, live: Sequence[Release]) -> Generation:
     """These releases, live now."""
     units = {release.unit: (release.id, release.machine) for release in live}
     plain = json.loads(json.dumps(to_dict(plan)))  # as it is read back
-    return Generation(units, plain, next((release.run for release in live), ""), _now())
+    models = {release.unit: dict(release.models) for release in live}
+    return Generation(units, plain, next((release.run for release in live), ""), now(), models)
 
 
 def source(plan: Plan, text: str | None, settings: Settings) -> str:
@@ -146,5 +149,5 @@ def _generation(data: dict[str, Any]) -> Generation:
     return Generation(**{**data, "units": units})
 
 
-def _now() -> str:
+def now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

@@ -19,7 +19,7 @@ ALLOWED: dict[str, set[str]] = {
     "settings": set(),
     "padl": set(),
     "plan": {"padl"},
-    "artefacts": {"padl", "plan"},
+    "artefacts": {"padl", "plan", "runtime"},
     "commands": set(),
     "hosts": {"commands", "padl", "secrets"},
     "secrets": {"padl"},
@@ -33,8 +33,8 @@ ALLOWED: dict[str, set[str]] = {
     "demo": {"padl", "plan", "artefacts", "bundle", "build", "hosts", "commands", "release", "status", "standalone"},
     "cli": {"padl", "plan", "artefacts", "bundle", "build", "hosts", "commands", "release", "status", "standalone"},
 }
-# what of the runtime the orchestrator may see: standard-library modules that hold data only
-OPEN_RUNTIME = {"packer_lib.runtime.catalogue", "packer_lib.runtime.manifest"}
+# what of the runtime the orchestrator may see: standard-library modules that hold data, or look at model files
+OPEN_RUNTIME = {f"packer_lib.runtime.{name}" for name in ("catalogue", "manifest", "model_files", "wanted")}
 # third-party packages a runtime module may import; every other runtime module is standard library only
 LEAVES = {
     "chain.py": {"numpy"},
@@ -54,7 +54,10 @@ LEAVES = {
     "invocations.py": {"orjson"},
     "caller.py": {"httptools"},
     "serving.py": {"uvicorn"},
+    "admin/asked.py": {"orjson"},
+    "admin/repository.py": {"orjson"},
     "patience.py": {"uvicorn"},
+    "wire.py": {"uvicorn"},
     "modelrunner/answers.py": {"google"},
     "modelrunner/csv_rows.py": {"google"},
     "modelrunner/forms.py": {"google"},

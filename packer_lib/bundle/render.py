@@ -96,6 +96,7 @@ def _step(step: Step, artefact: Artefact) -> StepSpec:
         dead_letter=step.dead_letter or "",
         delivery=step.delivery,
         test=asdict(step.test) if step.test else None,
+        versions=step.versions,
     )
 
 

@@ -6,7 +6,7 @@ import hashlib
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from packer_lib import settings as installation
@@ -26,12 +26,14 @@ WHOLE = Limits(size=64 << 30, files=50_000)
 @dataclass(frozen=True, slots=True)
 class Bundle:
     """A bundle in the folder `path`. `digest` is the identity of all its files (`tree_digest`), `lock_digest` the
-    sha256 of its requirements.lock, `models` the sha256 of every model by its step."""
+    sha256 of its requirements.lock, `models` the sha256 of every model by its step. Bundles with the same `frame`
+    differ in nothing but what their models are, and are expected to answer."""
 
     path: Path
     digest: str
     lock_digest: str
     models: tuple[tuple[str, str], ...]
+    frame: str = ""
 
 
 def write(
@@ -59,9 +61,23 @@ def open_bundle(path: Path) -> Bundle:
 
 def _bundle(path: Path, files: Sequence[File]) -> Bundle:
     lock_digest = hashlib.sha256((path / "requirements.lock").read_bytes()).hexdigest()
-    steps = manifests.load(path).steps
-    models = tuple((step.name, step.sha256) for step in steps if step.kind == "model")
-    return Bundle(path, tree_digest(sorted(files, key=lambda file: file.path)), lock_digest, models)
+    manifest = manifests.load(path)
+    models = tuple((step.name, step.sha256) for step in manifest.steps if step.kind == "model")
+    listed = sorted(files, key=lambda file: file.path)
+    return Bundle(path, tree_digest(listed), lock_digest, models, _frame(manifest, listed))
+
+
+def _frame(manifest: manifests.Manifest, files: Sequence[File]) -> str:
+    """The identity of what is left without the models: their files, their digests, and the golden answers."""
+    steps = tuple(_without_model(step) if step.kind == "model" else step for step in manifest.steps)
+    text = replace(manifest, steps=steps).to_json()
+    told = File("unit.json", False, len(text), hashlib.sha256(text.encode()).hexdigest())
+    others = (file for file in files if file.path != "unit.json" and not file.path.startswith("models/"))
+    return tree_digest([told, *others])
+
+
+def _without_model(step: manifests.StepSpec) -> manifests.StepSpec:
+    return replace(step, sha256="", test={**step.test, "output": None} if step.test else None)
 
 
 def _texts(plan: Plan, unit: Unit, artefacts: Sequence[Artefact], settings: Settings) -> dict[str, str]:

@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,9 +14,10 @@ from packer_lib import artefacts, build, kept
 from packer_lib import bundle as bundles
 from packer_lib.bundle import Bundle
 from packer_lib.errors import MLPackerError, RollbackFailed
+from packer_lib.hosts import Host
 from packer_lib.hosts.recording import rehearsal
 from packer_lib.plan import Plan, Unit
-from packer_lib.release import fleets, live, prune, records, scene
+from packer_lib.release import fleets, live, models, prune, records, same, scene
 from packer_lib.release.fleets import Machines
 from packer_lib.release.model import Action, Release, UnitStatus
 from packer_lib.release.ready import preflight
@@ -71,7 +72,8 @@ def deploy(  # noqa: PLR0913
     `fleet`: the machines of the plan, connected by us when not given; `text`: the PADL file's, when that is not where
     the plan says.
     """
-    artefacts.require(plan, settings)
+    for warning in artefacts.require(plan, settings):
+        progress(str(warning))
     with fleets.of_plan(plan, settings, text, fleet) as machines:
         if dry_run:
             return _rehearse(machines, plan, settings, progress)
@@ -127,13 +129,21 @@ def _tidy(job: Job, machine: str | None) -> bool:
 
 def _prepare_unit(job: Job, found: Scene, unit: Unit) -> Change:
     with bundled(job.plan, unit, job.settings) as bundle:
-        job.made.append((unit.machine, bundle.digest))
-        made = _container(job, unit, bundle) if job.plan.containerized else _native(job, unit, bundle)
-        release = stage(job.fleet, job.plan, unit, bundle, made, job.settings, job.run)
+        release = same.as_it_runs(job.fleet, job.plan, unit, bundle, job.settings, job.run)
+        if release is not None:
+            same.put_models(job.fleet[unit.machine], release, bundle)
+        else:
+            release = _made(job, unit, bundle)
     action = action_of(found, release)
     where = f" on {unit.machine}" if unit.machine else ""
     job.progress(f"{unit.name}: {action} ({release.id}){where}")
     return Change(unit, action, release)
+
+
+def _made(job: Job, unit: Unit, bundle: Bundle) -> Release:
+    job.made.append((unit.machine, bundle.digest))
+    made = _container(job, unit, bundle) if job.plan.containerized else _native(job, unit, bundle)
+    return stage(job.fleet, job.plan, unit, bundle, made, job.settings, job.run)
 
 
 def _native(job: Job, unit: Unit, bundle: Bundle) -> build.Environment:
@@ -175,7 +185,7 @@ def _rehearse(fleet: Machines, plan: Plan, settings: Settings, progress: Progres
     for unit in plan.units:
         with bundled(plan, unit, settings) as bundle:
             former = there.former(unit.name, unit.machine)
-            action = _rehearsed(unit, former, bundle)
+            action = _rehearsed(doubles[unit.machine], plan, unit, former, bundle, settings)
         progress(f"{unit.name}: {action}")
         known = (former.id, former.endpoint) if former else ("", "")
         statuses.append(UnitStatus(unit.name, action, *known, unit.machine))
@@ -183,11 +193,13 @@ def _rehearse(fleet: Machines, plan: Plan, settings: Settings, progress: Progres
     return (*statuses, *(_removal(unit, machine) for machine, unit in gone))
 
 
-def _rehearsed(unit: Unit, former: Release | None, bundle: Bundle) -> Action:
+def _rehearsed(
+    host: Host, plan: Plan, unit: Unit, former: Release | None, bundle: Bundle, settings: Settings
+) -> Action:
     if former is None:
         return "create"
-    if former.bundle != bundle.digest:
+    if former.bundle != bundle.digest and not same.differs_in_models(plan, unit, former, bundle, settings):
         return "replace"
-    if former.models != bundle.models:
+    if not models.has(host, replace(former, models=bundle.models)):
         return "swap"
     return "nothing" if former.replicas == unit.replicas else "scale"

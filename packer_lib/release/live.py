@@ -1,7 +1,8 @@
 """Going live, on all machines of a plan: beside what runs, over to the new, and only then is the old one gone.
 
     switch_all   1. API: every new release beside the old one; ready, right, and still there a while later
-                 2. consumers first: API by its door; a stream's old release stops, then its new one starts
+                 2. new models into what runs on; consumers first: API by its door; a stream's old release stops, then
+                 its new one starts
     verify_all   3. every unit answers as its own release   4. on record   5. what is no longer needed goes
 
 One go for a deploy (`go_live`), two tasks for Airflow. A failure in 1 leaves what is live untouched; after one in 2
@@ -17,19 +18,17 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from packer_lib import commands, kept
 from packer_lib.errors import DeployFailed, MLPackerError, RollbackFailed
-from packer_lib.hosts import boot
-from packer_lib.hosts.home import must, put_text
+from packer_lib.hosts.home import put_text
 from packer_lib.hosts.layout import Layout, program
 from packer_lib.plan import Plan
-from packer_lib.release import audit, fleets, prune, scene, switch
+from packer_lib.release import fleets, models, scene, switch
+from packer_lib.release.after import settle
 from packer_lib.release.fleets import Machines
 from packer_lib.release.forms import form_of, named
 from packer_lib.release.model import Release
 from packer_lib.release.restore import Told, restore
 from packer_lib.release.scene import Place, Scene
-from packer_lib.release.swap import own_models
 from packer_lib.release.verify import see_it_answer, see_it_ready, watch
 from packer_lib.settings import Settings
 
@@ -76,8 +75,7 @@ def verify_all(
             _require_switched(course.scene, release)
         with _or_all_back(course):
             live = _verify(course, releases)
-        _settle(course, live)
-        own_models(course.scene, releases, settings, progress)
+        settle(course, live)
         return live
 
 
@@ -86,8 +84,7 @@ def go_live(course: Course, releases: Sequence[Release]) -> tuple[Release, ...]:
     with _or_all_back(course):
         _switch(course, releases)
         live = _verify(course, releases)
-    _settle(course, live)
-    own_models(course.scene, releases, course.settings, course.progress)
+    settle(course, live)
     return live
 
 
@@ -103,8 +100,15 @@ def _switch(course: Course, releases: Sequence[Release]) -> None:
     found = course.scene
     fresh = [release for release in releases if not switch.is_live(found.host(release), release)]
     _free_ports(course, fresh)
+    swapped = [change for release in releases if (change := _other_models(course, release))]
+    for place, alive in swapped:
+        if not alive:
+            models.want_unit(place, found.plan.unit(place.release.unit))
     _side_by_side(course, [release for release in fresh if release.has_door])
     course.touched = True
+    for place, alive in swapped:
+        if alive:
+            models.swap_unit(place, found.plan.unit(place.release.unit), course.settings, course.progress)
     _make_way(course, fresh)
     for release in fresh:
         if release.has_door:
@@ -112,6 +116,18 @@ def _switch(course: Course, releases: Sequence[Release]) -> None:
         else:
             _replace(course, release)
         course.progress(f"{release.unit}: switched to {release.id}{_on(release.machine)}")
+
+
+def _other_models(course: Course, release: Release) -> tuple[models.Place, bool] | None:
+    """Where a release that is there already is to answer with other models than are wanted of it, and whether it runs
+    now, in as many processes as it had."""
+    found = course.scene
+    host, records = found.host(release), found.places[release.machine].records
+    known = [one for one in (records.current.get(release.unit), *records.of(release.unit)) if one is not None]
+    former = next((one for one in known if one.id == release.id), None)
+    if former is None or models.has(host, release) or not models.has_state(host, former):
+        return None
+    return replace(models.place(host, former), release=release), switch.is_live(host, former)
 
 
 def _replace(course: Course, release: Release) -> None:
@@ -191,55 +207,16 @@ def _commit(found: Scene, release: Release) -> Release:
     former = found.former(release.unit, release.machine)
     since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     if former is not None and former.id == release.id:
-        if former.replicas == release.replicas:
-            return former
         since = former.since
+        if (former.replicas, former.models) == (release.replicas, release.models):
+            release = replace(release, run=former.run, by=former.by)
     host, layout = found.host(release), Layout(found.host(release).home)
     live = replace(release, since=since)
+    if live == former:
+        return live
     put_text(host, live.to_json(), f"{layout.history(live.pipeline, live.unit, live.id)}/release.json")
     put_text(host, live.to_json(), layout.current(live.pipeline, live.unit))
     return live
-
-
-def _settle(course: Course, live: Sequence[Release]) -> None:
-    """Phase 5. What fails here is said and not undone: what is live is live."""
-    found = course.scene
-    kept.remember(found.plan.pipeline, kept.generation(found.plan, live), course.settings)
-    before = kept.read(found.plan.pipeline, course.settings).machines
-    there: set[str] = {place.machine.id for place in before if place.machine.id not in found.places}
-    for place in found.places.values():
-        try:
-            _tidy(course, place, live)
-        except MLPackerError as error:
-            there |= {place.host.machine or ""}
-            course.progress(f"left for the next deploy, on {place.host.name}: {error.message}")
-    there |= {release.machine for release in live if release.machine}
-    kept.settle(found.plan.pipeline, there, course.settings)
-
-
-def _tidy(course: Course, place: Place, live: Sequence[Release]) -> None:
-    host, plan = place.host, course.scene.plan
-    mine = [release for release in live if release.machine == host.machine]
-    gone = place.gone(plan)
-    changes = {release.unit: release.id for release in mine if place.records.current.get(release.unit) != release}
-    for release in mine:
-        switch.stop_others(host, release, place.forms)
-    for unit in gone:
-        switch.take_down(host, plan.pipeline, unit, place.forms)
-        must(host, commands.remove(*Layout(host.home).of_unit(plan.pipeline, unit)))
-    if gone:
-        former = [release for unit in gone for release in place.records.of(unit)]
-        left = [release for unit, kept_ in place.records.history.items() if unit not in gone for release in kept_]
-        prune.discard(host, former, left)
-    if changes or gone:
-        run = next((release.run for release in mine), "")
-        audit.note(host, plan.pipeline, "live", {**changes, **dict.fromkeys(gone, "removed")}, run)
-    if changes and not plan.containerized:
-        boot.enable(host, course.progress)
-    prune.prune(host, plan.pipeline, course.settings.keep_releases)
-    if gone and not mine:
-        for name in place.forms:
-            named(name).tidy(host)
 
 
 def _require_switched(found: Scene, release: Release) -> None:

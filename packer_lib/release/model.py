@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
-Action = Literal["nothing", "create", "scale", "swap", "replace", "remove"]
+Action = Literal["nothing", "create", "scale", "swap", "replace", "remove", "stage", "discard", "shadow"]
 FormName = Literal["native", "container"]
 
 
@@ -14,10 +14,12 @@ FormName = Literal["native", "container"]
 class Release:
     """One bundle of one unit with its environment, on one machine. `id` is its identity by content, no secret in it.
 
-    `models` are (step, sha256). `since` (UTC) is empty until it has answered. `machine`: its id in the PADL file (None:
-    this machine), `host` the address that it listens on there, `address` what people reach that machine by (empty: the
-    same). `image` is what a container is made of, always by digest. `replicas` is how many processes it is to have, and
-    no part of what it is: another number is the same release.
+    `models` are (step, sha256): what is live, and `own` what is in the bundle, where that is known. Releases with one
+    `frame` differ in their models only. `since` (UTC) is empty until it has answered. `machine`: its id in the PADL
+    file (None: this machine), `host` the address that it listens on there, `address` what people reach that machine by
+    (empty: the same). `image` is what a container is made of, always by digest. `replicas` is how many processes it is
+    to have, and no part of what it is, as the models are not: others are the same release. `admin_host:admin_port` is
+    where it is changed (0: nowhere).
     """
 
     pipeline: str
@@ -37,6 +39,10 @@ class Release:
     image: str = ""
     address: str = ""
     replicas: int = 1
+    own: tuple[tuple[str, str], ...] = ()
+    frame: str = ""
+    admin_host: str = ""
+    admin_port: int = 0
 
     @property
     def processes(self) -> tuple[str, ...]:
@@ -53,6 +59,11 @@ class Release:
     def local(self) -> str:
         """Where the unit's public port is for its own machine."""
         return _url({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host), self.port)  # noqa: S104
+
+    @property
+    def admin(self) -> str:
+        """Where it is changed; empty: nowhere."""
+        return _url(self.admin_host, self.admin_port) if self.admin_port else ""
 
     @property
     def has_door(self) -> bool:
@@ -80,7 +91,8 @@ def parse(text: str) -> Release:
     """The release in a release.json, also of a version that knew fewer or more of its fields."""
     data: dict[str, Any] = json.loads(text)
     known = {field.name: data[field.name] for field in fields(Release) if field.name in data}
-    return Release(**{**known, "models": tuple((step, sha256) for step, sha256 in data["models"])})
+    pairs = {name: tuple((step, sha256) for step, sha256 in data.get(name, ())) for name in ("models", "own")}
+    return Release(**{**known, **pairs})
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from packer_lib.errors import DeployFailed, MLPackerError, RollbackFailed
 from packer_lib.hosts import Host
 from packer_lib.hosts.home import must, prepare, put_text
 from packer_lib.hosts.layout import Layout
-from packer_lib.release import prune, records, supervisor, switch
+from packer_lib.release import models, prune, records, supervisor, switch
 from packer_lib.release.model import Release
 from packer_lib.release.scene import Place, Scene
 from packer_lib.release.verify import private, public, wait_ready
@@ -70,6 +70,9 @@ def _names(place: Place, scene: Scene) -> list[str]:
 
 def _put_back(place: Place, pipeline: str, unit: str, former: Release | None, settings: Settings) -> str:
     host = place.host
+    for release in place.records.of(unit):
+        alive = former is not None and release.id == former.id and switch.is_live(host, former)
+        models.take_back(host, release, alive, settings)
     if former is None:
         switch.take_down(host, pipeline, unit, place.forms)
         must(host, commands.remove(Layout(host.home).current(pipeline, unit)))

@@ -13,7 +13,7 @@ from packer_lib.hosts.home import prepare
 from packer_lib.hosts.layout import Layout
 from packer_lib.hosts.lock import hold
 from packer_lib.plan import Plan
-from packer_lib.release import records, switch
+from packer_lib.release import models, records, switch
 from packer_lib.release.fleets import Machines, ordered, reached
 from packer_lib.release.forms import form_of
 from packer_lib.release.model import Action, FormName, Release
@@ -64,7 +64,7 @@ def action_of(found: Scene, release: Release) -> Action:
     if former.id != release.id:
         return "replace"
     if switch.is_live(found.host(release), release):
-        return "nothing" if former.models == release.models else "swap"
+        return "nothing" if models.has(found.host(release), release) else "swap"
     return "replace" if former.replicas == release.replicas else "scale"
 
 

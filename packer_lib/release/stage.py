@@ -24,7 +24,7 @@ from packer_lib.hosts import Host
 from packer_lib.hosts.home import must, prepare, put_text
 from packer_lib.hosts.layout import DOOR, Layout
 from packer_lib.plan import Plan, Unit
-from packer_lib.release import ports, records, supervisor
+from packer_lib.release import control, ports, records, supervisor
 from packer_lib.release.fleets import Machines
 from packer_lib.release.forms import Launch, form_of
 from packer_lib.release.model import Release
@@ -69,13 +69,28 @@ def stage(  # noqa: PLR0913  the last stage before the machine: everything comes
     `DeployFailed` when its port is somebody else's, or a secret it needs is not set here. `text`: as in `deploy`.
     """
     kept.expect(plan, text, settings)
-    env = {**variables(plan, unit), **_secrets(plan, unit, settings), **_links(fleet, plan, unit, settings)}
-    env |= _watched(plan, settings)
     host = fleet[unit.machine]
     layout, there = Layout(host.home), records.read(host, plan.pipeline)
     prepare(host, layout)
     if not plan.containerized:
         supervisor.configure(host, layout)
+    where = made if isinstance(made, Environment) else made.reference
+    release, launch = draft(fleet, plan, unit, bundle, where, settings, run)
+    known = [one for one in there.of(unit.name) if one.id == release.id]
+    if known:
+        return replace(known[0], models=bundle.models, own=bundle.models, frame=release.frame, replicas=unit.replicas)
+    return _write(host, layout, release, launch)
+
+
+def draft(  # noqa: PLR0913
+    fleet: Machines, plan: Plan, unit: Unit, bundle: Bundle, made: Environment | str, settings: Settings, run: str
+) -> tuple[Release, Launch]:
+    """What the unit's release would be on its machine, and what it would be started with; `made` is its environment, or
+    the reference of its image. Nothing is put there but the machine's own key."""
+    env = {**variables(plan, unit), **_secrets(plan, unit, settings), **_links(fleet, plan, unit, settings)}
+    env |= {**_watched(plan, settings), **control.variables(plan, unit, settings)}
+    host = fleet[unit.machine]
+    layout, there = Layout(host.home), records.read(host, plan.pipeline)
     address = ports.bind(plan, unit, settings)
     release = Release(
         pipeline=plan.pipeline,
@@ -91,16 +106,24 @@ def stage(  # noqa: PLR0913  the last stage before the machine: everything comes
         by=f"{getpass.getuser()}@{socket.gethostname()}",
         machine=unit.machine,
         form="container" if plan.containerized else "native",
-        image="" if isinstance(made, Environment) else made.reference,
+        image="" if isinstance(made, Environment) else made,
         address=host.address if plan.package_mode == "api" else address,
         replicas=unit.replicas,
+        own=bundle.models,
+        frame=frame(plan, bundle, settings),
+        admin_host=control.address(plan, unit, settings),
+        admin_port=ports.admin(host, plan, unit, there, control.address(plan, unit, settings)),
     )
     launch = _launch(host, plan, unit, release, made, env)
-    release = replace(release, id=_identity(_key(host, layout), release, launch))
-    known = [one for one in there.of(unit.name) if one.id == release.id]
-    if known:
-        return replace(known[0], models=bundle.models, replicas=unit.replicas)
-    return _write(host, layout, release, launch)
+    return replace(release, id=_identity(_key(host, layout), release, launch)), launch
+
+
+def frame(plan: Plan, bundle: Bundle, settings: Settings) -> str:
+    """The bundle's; for a container with all else that its image is made of. Empty where it is not known."""
+    if not bundle.frame:
+        return ""
+    image = [settings.base_image, settings.platform] if plan.containerized else []
+    return hashlib.sha256(json.dumps([bundle.frame, image]).encode()).hexdigest()
 
 
 def _write(host: Host, layout: Layout, release: Release, launch: Launch) -> Release:
@@ -117,7 +140,7 @@ def _write(host: Host, layout: Layout, release: Release, launch: Launch) -> Rele
 
 
 def _launch(
-    host: Host, plan: Plan, unit: Unit, release: Release, made: Environment | Image, env: dict[str, str]
+    host: Host, plan: Plan, unit: Unit, release: Release, made: Environment | str, env: dict[str, str]
 ) -> Launch:
     if isinstance(made, Environment):
         return Launch((made.python, entry(release.mode)), made.folder, {**env, **_listens(host, release)})
@@ -158,6 +181,7 @@ def _identity(key: bytes, release: Release, launch: Launch) -> str:
     """
     told = asdict(launch)
     place = [release.machine, release.form, release.address, release.host, release.port]
+    place += [release.admin_host, release.admin_port] if release.admin_port else []
     content = json.dumps([release.bundle, release.image, place, told], sort_keys=True)
     return hmac.new(key, content.encode(), hashlib.sha256).hexdigest()[:12]
 

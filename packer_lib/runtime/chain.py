@@ -26,6 +26,7 @@ __all__ = ["Chain", "CheckFailed", "HandlerUnusable", "ModelUnusable", "Outcome"
 log = logging.getLogger("mlpacker.chain")
 
 Observe = Callable[[str, int, float], None]
+Offer = Callable[[Any, Sequence[Any], Sequence[Any]], None]
 
 
 @dataclass(slots=True)
@@ -55,6 +56,10 @@ class Step(Protocol):
     def columns(self) -> tuple[str, ...]: ...
     def tensors(self) -> tuple[Tensor | None, Tensor | None]: ...
     def close(self) -> None: ...
+
+
+Instead = Mapping[str, Step]  # by name
+ALL_LIVE: Instead = {}
 
 
 @dataclass(slots=True)
@@ -90,6 +95,7 @@ class Chain:
         self.steps: tuple[Step, ...] = tuple(_step(spec, folder) for spec in manifest.steps)
         self._names = frozenset(spec.name for spec in manifest.steps)
         self._observe = observe or (lambda _step, _size, _seconds: None)
+        self.offer: Offer | None = None  # is told what each step was asked and answered
 
     def prepare(self) -> None:
         """Imports what models need, so that nothing but the models is left to load."""
@@ -120,11 +126,12 @@ class Chain:
         """Of the step `name`."""
         return next(step.mark for step in self.steps if step.spec.name == name)
 
-    def run(self, values: Sequence[Any], queue: str = "") -> list[Outcome]:
-        """One `Outcome` per value, same order. `queue`: where they came from; without it, all first steps get them."""
-        return _outcomes(len(values), self.flow(values, queue))
+    def run(self, values: Sequence[Any], queue: str = "", instead: Instead = ALL_LIVE) -> list[Outcome]:
+        """One `Outcome` per value, same order. `queue`: where they came from; without it, all first steps get them.
+        `instead`: steps that take the place of those of their name for this time."""
+        return _outcomes(len(values), self.flow(values, queue, instead))
 
-    def flow(self, values: Sequence[Any], queue: str = "") -> Flow:
+    def flow(self, values: Sequence[Any], queue: str = "", instead: Instead = ALL_LIVE) -> Flow:
         """As `run`, by columns: what a stream of tens of thousands of values a second has time for."""
         flow, waiting = Flow(), defaultdict[str, list[Column]](list)
         arriving = Column("", range(len(values)), list(values), [b""] * len(values))
@@ -133,7 +140,8 @@ class Chain:
             if step.spec.name in waiting:
                 arrived = _without(flow.failed, together(waiting.pop(step.spec.name)))
                 if arrived.values:
-                    self._route(self._through(step, arrived, flow), step.spec.outputs or ("",), waiting, flow)
+                    passed = self._through(instead.get(step.spec.name, step), arrived, flow)
+                    self._route(passed, step.spec.outputs or ("",), waiting, flow)
         flow.columns = [_without(flow.failed, column) for column in flow.columns]
         return flow
 
@@ -154,9 +162,9 @@ class Chain:
         models = all(step.spec.kind == "model" for step in self.steps)
         return first[0].tensors()[0], self.steps[-1].tensors()[1] if models else None
 
-    def run_step(self, name: str, values: Sequence[Any]) -> list[Outcome]:
+    def run_step(self, name: str, values: Sequence[Any], instead: Instead = ALL_LIVE) -> list[Outcome]:
         """One `Outcome` per value, of the step `name` and no other."""
-        (step,) = (step for step in self.steps if step.spec.name == name)
+        step = instead.get(name) or next(step for step in self.steps if step.spec.name == name)
         flow = Flow()
         arriving = Column("", range(len(values)), list(values), [b""] * len(values))
         flow.columns = [self._through(step, arriving, flow)]
@@ -184,6 +192,8 @@ class Chain:
         started = time.perf_counter()
         results = step.run(column.values)
         self._observe(step.spec.name, len(column.values), time.perf_counter() - started)
+        if self.offer is not None and step in self.steps:
+            self.offer(step, column.values, results)
         marks = {former: _marked(former, step.mark) for former in set(column.models)}
         models = [marks[former] for former in column.models]
         one_each = [result[0] for result in results if type(result) is list and len(result) == 1]

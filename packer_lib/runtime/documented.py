@@ -20,11 +20,10 @@ KINDS = frozenset({bodies.JSON})
 
 
 class Documented:
-    """`info` is what `/info` says; `keys` and `token`: whether the unit asks for a key, and has routes that change
-    it."""
+    """`info` is what `/info` says; `keys`: whether the unit asks for one."""
 
-    def __init__(self, manifest: Manifest, worker: Worker, info: Mapping[str, Any], keys: bool, token: bool) -> None:
-        self._unit = manifest, worker, info, keys, token
+    def __init__(self, manifest: Manifest, worker: Worker, info: Mapping[str, Any], keys: bool) -> None:
+        self._unit = manifest, worker, info, keys
 
     def kinds(self, path: str) -> Collection[bytes] | None:
         return KINDS if path in ROUTES else None

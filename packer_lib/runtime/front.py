@@ -5,7 +5,8 @@
     GET  /livez /readyz /metrics /info   as every unit
 
 A unit that others follow answers with what the last of them makes of it; `/predict?alone=true` asks this unit alone,
-`/predict?step=NAME` one step of it.
+`/predict?step=NAME` one step of it, `/predict?version=…` another version of its models than is live: `candidate`, the
+start of a sha256 or, of a step, a number.
 `/readyz` is about this unit; `/readyz?chain=true` about those that follow as well. The header `mlpacker-remaining-ms`
 says how long the caller waits: there is an answer by then, 504 if need be. `traceparent` and `tracestate` go on to the
 units that follow, and a failure that is logged here names the trace. Every answer names its release in the header
@@ -28,9 +29,22 @@ from typing import Any, Protocol
 from . import arrival, bodies, metrics
 from .keys import Keys
 from .links import Onward
-from .predict import Answer, Refused, error_answer, overloaded, parse, predict, shown, wish
+from .predict import (
+    WISHES,
+    Answer,
+    Refused,
+    error_answer,
+    in_short,
+    overloaded,
+    parse,
+    predict,
+    shown,
+    unknown_failure,
+    wish,
+)
 from .room import Busy, Room
-from .worker import Worker
+from .tally import Tally
+from .worker import Outcomes, Worker
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -93,6 +107,13 @@ class Interface(Protocol):
         """To a request of one of these routes; raises `Refused`."""
 
 
+class Turn(Protocol):
+    """A request whose body is here, and that waits for its answer."""
+
+    def answer(self, answer: Answer, every: Headers) -> None:
+        """Sends it, with the headers `every`, unless the client has gone."""
+
+
 class Front:
     """Around `app`: the outermost app under `python service.py`, a middleware under `bentoml serve`.
 
@@ -118,12 +139,13 @@ class Front:
         self._max_body = max_body
         self._onward = onward
         self._leaving = leaving or Leaving()
+        self._tally = Tally()
         self._room = room or Room(8 * max_body)
         self._keys = keys
         self._headers = release_header(str(info["release"]))
         self._probes: dict[str, Callable[[], Answer]] = {
             "/livez": lambda: shown(200, {"live": True}),
-            "/readyz": lambda: readiness(worker.reason),
+            "/readyz": lambda: readiness(worker.unready),
             "/metrics": lambda: Answer(200, metrics.exposition(), metrics.CONTENT_TYPE.encode()),
             "/info": lambda: shown(200, info),
         }
@@ -152,6 +174,37 @@ class Front:
             await self._app(scope, receive, guarded(send, self._every))
         else:
             await respond(send, answer, self._every())
+
+    def shortly(self, headers: Headers, body: bytes, turn: Turn) -> bool:
+        """Whether `turn`, a `POST /predict`, gets its answer without a task of its own: when it asks for nothing but
+        that, in JSON. All else is for `__call__`, which answers this one the same."""
+        given = dict(headers)
+        if (
+            given.get(b"content-type") != bodies.JSON
+            or not WISHES.isdisjoint(given)
+            or check_headers(given, self._max_body)
+            or (self._keys and self._keys.refusal(given))
+        ):
+            return False
+        if self._onward is not None or self._worker.reason or self._worker.full:
+            return False
+        arrived, size = time.perf_counter(), len(body)
+        try:
+            instances = parse(body)
+            self._room.enter(size)
+        except (Refused, Busy) as error:
+            turn.answer(refusal(error), self._every())
+            return True
+
+        def answer(outcomes: Outcomes) -> None:
+            self._room.leave(size)
+            made = unknown_failure() if isinstance(outcomes, Exception) else in_short(outcomes)
+            turn.answer(made, self._every())
+            self._tally.answered(time.perf_counter() - arrived)
+
+        self._worker.submit(instances, answer)
+        self._tally.taken(len(instances))
+        return True
 
     def _find(self, path: str) -> tuple[Interface | None, Collection[bytes]]:
         """Who answers `path`, and the content types that it takes."""
@@ -194,7 +247,7 @@ class Front:
         if path in self._probes:
             require_method(scope["method"], path, "GET", "HEAD")
             if path == "/readyz" and scope["query_string"] == b"chain=true" and self._onward:
-                return readiness(self._worker.reason or await self._onward.ready())
+                return readiness(self._worker.unready or await self._onward.ready())
             return self._probes[path]()
         return None
 
@@ -291,11 +344,15 @@ def guarded(send: Send, every: Callable[[], Headers]) -> Send:
 
 
 async def respond(send: Send, answer: Answer, every: Headers) -> None:
+    await send({"type": "http.response.start", "status": answer.status, "headers": headers_of(answer, every)})
+    await send({"type": "http.response.body", "body": answer.body})
+
+
+def headers_of(answer: Answer, every: Headers) -> Headers:
     headers = [(b"content-type", answer.kind), (b"content-length", b"%d" % len(answer.body)), *answer.headers, *every]
     if answer.status in UNREAD and CLOSE not in headers:  # the rest of the body is not worth waiting for
         headers.append(CLOSE)
-    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-    await send({"type": "http.response.body", "body": answer.body})
+    return headers
 
 
 def release_header(release: str) -> Headers:

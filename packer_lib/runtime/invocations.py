@@ -61,8 +61,8 @@ class Invocations:
         request.require("GET", "HEAD")
         if request.path == "/version":
             return Answer(200, VERSION, TEXT)
-        if self._worker.reason:
-            return error_answer(503, f"not ready: {self._worker.reason}")
+        if self._worker.unready:
+            return error_answer(503, f"not ready: {self._worker.unready}")
         return Answer(200, b"\n", TEXT)
 
     async def _predict(self, request: Request) -> Answer:

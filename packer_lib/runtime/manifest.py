@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 FORMAT = 1
+SHORTEST_TOKEN = 16  # characters
 LEFT, STALLED = 85, 70  # exit codes of a streaming unit: it has left for good; its watchdog ended it
 
 
 @dataclass(frozen=True, slots=True)
 class StepSpec:
-    """One step of the unit. `path` is relative to the bundle; `inputs` and `outputs` are queue ids or steps of it."""
+    """One step of the unit. `path` is relative to the bundle; `inputs` and `outputs` are queue ids or steps of it.
+    `versions` says which of its models stay loaded, see `wanted.kept`."""
 
     name: str
     kind: str
@@ -40,6 +42,7 @@ class StepSpec:
     dead_letter: str = ""
     delivery: str = "at_least_once"
     test: dict[str, Any] | None = None
+    versions: dict[str, Any] = field(default_factory=lambda: {"latest": 1})
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +117,12 @@ class Settings:
     `door` is the folder of the unit's door, see door/; host and port are private then. `links` says where the units
     are that this one calls, see links.py. This is process `replica` (from 0) of `replicas` of the unit. `state` is a
     folder of its own that outlives the process, see deliveries.py; after `stall_seconds` without progress while
-    messages wait it no longer counts as alive, and after as many again it ends (0: never), see watchdog.py. `token` is
-    asked for by the routes that change a unit, which are off without; `api_key` is what those that predict ask for, one
-    or several separated by commas ("": anybody may). Requests with more than `max_waiting_mib` together do not wait.
+    messages wait it no longer counts as alive, and after as many again it ends (0: never), see watchdog.py. What
+    changes an API unit is asked on `admin_host:admin_port` (0: nowhere), by who has the `token`; `max_model_mib` bounds
+    a model that is sent there, `unsafe_uploads`: one of a format that can carry code, too, see uploads.py. An API unit
+    has as many processes as `workers` says, of which this is `worker` (from 0), see workers.py. `api_key`
+    is what the routes that predict ask for, one or several separated by commas ("": anybody may). Requests with more
+    than `max_waiting_mib` together do not wait.
     """
 
     host: str = "127.0.0.1"
@@ -131,6 +137,12 @@ class Settings:
     state: str = ""
     stall_seconds: float = 600.0
     token: str = field(default="", repr=False)
+    admin_host: str = "127.0.0.1"
+    admin_port: int = 0
+    max_model_mib: int = 512
+    unsafe_uploads: bool = False
+    workers: int = 1
+    worker: int = 0
     api_key: str = field(default="", repr=False)
     max_waiting_mib: int = 256
 
@@ -139,11 +151,26 @@ def settings() -> Settings:
     """`Settings` from the environment; an unset or empty variable keeps the default."""
     env = {item.name: os.environ.get(f"MLPACKER_{item.name.upper()}", "") for item in fields(Settings)}
     given: dict[str, Any] = {name: value for name, value in env.items() if value}
-    for name in {"port", "max_body_mib", "max_waiting_mib", "replica", "replicas"} & given.keys():
+    whole = {"port", "admin_port", "max_body_mib", "max_model_mib", "max_waiting_mib"}
+    for name in (whole | {"replica", "replicas", "workers", "worker"}) & given.keys():
         given[name] = int(given[name])
+    for name in {"unsafe_uploads"} & given.keys():
+        given[name] = given[name] == "true"
     for name in {"stall_seconds"} & given.keys():
         given[name] = float(given[name])
     return Settings(**given)
+
+
+def objection(settings: Settings) -> str:
+    """Why a unit that is told this cannot be started, or ""."""
+    token, asked = settings.token, "MLPACKER_TOKEN, which every admin route asks for"
+    if settings.admin_port and not token:
+        return f"MLPACKER_ADMIN_PORT is set, and not {asked}; set both or neither"
+    if token and len(token) < SHORTEST_TOKEN:
+        return f"{asked}, is {len(token)} characters long; make it {SHORTEST_TOKEN} at least"
+    if not (token.isascii() and token.isprintable()) or " " in token:
+        return f"{asked}, has other characters than visible ones of ASCII"
+    return ""
 
 
 def state_folder(settings: Settings, bundle: Path) -> Path:
@@ -158,7 +185,7 @@ def describe(manifest: Manifest, settings: Settings, started: datetime) -> dict[
         "unit": manifest.unit,
         "mode": manifest.mode,
         "release": settings.release,
-        **({"replica": settings.replica} if manifest.mode == "stream" else {}),  # no other has any
+        **({"replica": settings.replica} if manifest.mode == "stream" else {"workers": settings.workers}),
         "steps": [
             {"name": step.name, "kind": step.kind, "framework": step.framework or "python"} for step in manifest.steps
         ],

@@ -6,10 +6,11 @@
     GET  /v2/models/NAME[/versions/VERSION]/ready
     POST /v2/models/NAME[/versions/VERSION]/infer
     POST /v2/repository/index                                 {"ready": true}: those that are ready
-    POST /v2/repository/models/NAME/load, …/unload            refused: models come by a deployment
+    POST /v2/repository/models/NAME/load, …/unload            refused: see the admin port, admin/repository.py
 
-NAME is a step, whose version is the start of its model's sha256, or the pipeline's id: the whole chain from this unit
-on, whose version is the release. What has neither is of version 1. A step called like the pipeline is meant as that.
+NAME is a step, whose version is the start of its model's sha256, its number or its label (`stable`, `candidate`); or
+the pipeline's id: the whole chain from this unit on, whose version is the release or a label. What has neither is of
+version 1. Without a version it is the one that is live. A step called like the pipeline is meant as that.
 
 The rows of one input tensor are the instances; of several inputs, objects of their rows by name. The answer is one
 tensor, `predict`. Errors are `{"error": "…"}`, statuses as those of `/predict`.
@@ -35,29 +36,38 @@ from .front import NO_KIND, Request
 from .links import Onward
 from .manifest import Manifest, StepSpec
 from .predict import Answer, Refused, attempt, error_answer, failure, final, given_out, wish
+from .wanted import CANDIDATE, STABLE, Staged
 from .worker import Worker
 
 EXTENSIONS = ("model_repository", "binary_tensor_data")
 KINDS = frozenset({b"application/json", b"application/octet-stream", NO_KIND})
 ROUTES = "/v2, /v2/health/live|ready, /v2/models/NAME[/versions/VERSION][/ready|/infer], /v2/repository/index"
 NO_VERSION = "1"
+LABELS = (STABLE, CANDIDATE)
+SHOWN = ("version", "state", "reason", "number", "label")  # of a version, in the index
 INPUT, OUTPUT = "input-0", "predict"  # whatever an only input is called, it is taken
 PLATFORMS = {"scikit-learn": "sklearn"}
 FORMATS = {"onnx": "onnxv1"}  # as the specification has it
 REMEDY = (
-    "models are not loaded over HTTP; name another one in the PADL file and run `mlpacker deploy` or `mlpacker swap`"
+    "models are not loaded on this port but on the unit's admin port (MLPACKER_ADMIN_PORT, with MLPACKER_TOKEN); or run"
+    " `mlpacker deploy` or `mlpacker swap`"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """What a request names. `step` is "" for the whole chain; `plain`: its first step takes lists, not arrays."""
+    """What a request names. `step` is "" for the whole chain; `plain`: its first step takes lists, not arrays.
+
+    `version` is what answers name it by, `asked` is "" for the one that is live, `rows` what `/info` says of all.
+    """
 
     name: str
     version: str
     step: str
     platform: str
     plain: bool
+    asked: str = ""
+    rows: tuple[Mapping[str, Any], ...] = ()
 
 
 class OpenInference:
@@ -80,7 +90,7 @@ class OpenInference:
             case ["health", "live"]:
                 return _get(request, {"live": True})
             case ["health", "ready"]:
-                return _readiness(request, {}, self._worker.reason)
+                return _readiness(request, {}, self._worker.unready)
             case ["models", name, *rest]:
                 return await self._model(request, name, rest)
             case ["repository", *rest]:
@@ -97,7 +107,7 @@ class OpenInference:
             case []:
                 return _get(request, {**_described(model), **self._tensors(model)})
             case ["ready"]:
-                reason = self._worker.reason or ("" if model.step or not self._onward else await self._onward.ready())
+                reason = self._worker.unready or ("" if model.step or not self._onward else await self._onward.ready())
                 return _readiness(request, {"name": name}, reason)
             case ["infer"]:
                 return await self._infer(request, model)
@@ -106,13 +116,14 @@ class OpenInference:
     # ── models ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _models(self) -> dict[str, Model]:
-        versions = {each["step"]: each["version"] for each in self._info["models"]}
-        found = {
-            step.name: Model(step.name, versions.get(step.name) or NO_VERSION, step.name, _platform(step), _plain(step))
-            for step in self._manifest.steps
-        }
+        live = {each["step"]: each["version"] for each in self._info["models"]}
+        found = {step.name: self._of_step(step, live.get(step.name) or NO_VERSION) for step in self._manifest.steps}
         pipeline, plain = self._manifest.pipeline, any(map(_plain, self._manifest.entries()))
         return {**found, pipeline: Model(pipeline, self._release(), "", "mlpacker_pipeline", plain)}
+
+    def _of_step(self, step: StepSpec, live: str) -> Model:
+        rows = tuple(row for row in self._info.get("versions", ()) if row["step"] == step.name)
+        return Model(step.name, live, step.name, _platform(step), _plain(step), rows=rows)
 
     def _tensors(self, model: Model) -> dict[str, Any]:
         """Its inputs and outputs, as far as they are known."""
@@ -131,16 +142,28 @@ class OpenInference:
         models = self._models()
         if name not in models:
             raise Refused(404, f"there is no model {name!r}, only {', '.join(models)}")
-        if version not in (None, models[name].version):
-            raise Refused(404, f"model {name!r} has no version {version!r}, only {models[name].version!r}")
-        return models[name]
+        model = models[name]
+        if version in (None, model.version):
+            return model
+        if not model.step and version in LABELS:
+            return replace(model, asked=version)
+        row = next((row for row in model.rows if row["state"] == "READY" and _is_called(row, version)), None)
+        if row is None:
+            raise Refused(404, f"model {name!r} has no version {version!r}, only {', '.join(_versions(model))}")
+        return replace(model, version=row["version"], asked=row["version"])
 
     # ── inference ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _infer(self, request: Request, model: Model) -> Answer:
         request.require("POST")
         arrived = time.perf_counter()
-        wished = replace(wish(request.query, request.headers), outcomes=False, step=model.step, alone=bool(model.step))
+        wished = replace(
+            wish(request.query, request.headers),
+            outcomes=False,
+            step=model.step,
+            alone=bool(model.step),
+            version=model.asked,
+        )
         with metrics.IN_FLIGHT.track_inprogress():
             body = await request.body()
             bodies = await self._loaded()
@@ -176,11 +199,30 @@ class OpenInference:
         raise _nowhere(request)
 
     def _index(self, ready_only: bool) -> Answer:
-        reason = self._worker.reason
+        reason = self._worker.unready
         state = {"": "READY", "loading": "LOADING", "stopping": "UNLOADING"}.get(reason, "UNAVAILABLE")
         shown = [] if ready_only and reason else self._models().values()
-        models = [{"name": each.name, "version": each.version, "state": state, "reason": reason} for each in shown]
-        return Answer(200, orjson.dumps(models))
+        rows = [row for each in shown for row in _rows(each, state, reason)]
+        return Answer(200, orjson.dumps([row for row in rows if not ready_only or row["state"] == "READY"]))
+
+
+def _versions(model: Model) -> list[str]:
+    """That it can be asked for, the live one first."""
+    found = [row["version"] for row in model.rows if row["state"] == "READY" and row["version"]]
+    return found or [model.version]
+
+
+def _is_called(row: Mapping[str, Any], name: str) -> bool:
+    told = Staged("", row["sha256"], "", row["number"], row["label"])
+    return told.is_called(name)
+
+
+def _rows(model: Model, state: str, reason: str) -> list[dict[str, Any]]:
+    """Of the index: what there is of `model`, also what could not be loaded. Not ready is a unit with all it has."""
+    if not any(row["version"] for row in model.rows):
+        return [{"name": model.name, "version": model.version, "state": state, "reason": reason}]
+    rows = [{"name": model.name, **{key: row[key] for key in SHOWN}} for row in model.rows]
+    return [{**row, "state": state, "reason": reason} if reason and row["state"] == "READY" else row for row in rows]
 
 
 def _made_by(model: Model, outcomes: list[Outcome]) -> str:
@@ -201,7 +243,7 @@ def _ready_only(body: bytes) -> bool:
 
 
 def _described(model: Model) -> dict[str, Any]:
-    return {"name": model.name, "versions": [model.version], "platform": model.platform}
+    return {"name": model.name, "versions": _versions(model), "platform": model.platform}
 
 
 def _shown(name: str, tensor: Tensor | None, more: Mapping[str, Any]) -> list[dict[str, Any]]:

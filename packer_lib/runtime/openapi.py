@@ -32,14 +32,12 @@ Paths = dict[str, dict[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """`info` is what `/info` says; `keys` and `token`: whether the unit asks for a key, and has routes that change
-    it."""
+    """`info` is what `/info` says; `keys`: whether the unit asks for one."""
 
     manifest: Manifest
     worker: Worker
     info: Mapping[str, Any]
     keys: bool
-    token: bool
 
 
 def document(unit: Described) -> dict[str, Any]:
@@ -91,6 +89,11 @@ def _predict(unit: Described) -> Paths:
         parameters=[
             _query("step", {"type": "string", "enum": steps}, "That step alone."),
             _query("alone", TEXT, "true: this unit alone, not those behind it."),
+            _query(
+                "version",
+                TEXT,
+                "Another version of its models than is live: candidate, a sha256 or, of a step, a number.",
+            ),
         ],
     )
     return {"/predict": operation}
@@ -185,8 +188,8 @@ def _invocations(unit: Described) -> Paths:
 
 
 def _acumos(unit: Described) -> Paths:
-    """Those that change the unit only where it has them."""
-    shown = {path: route for path, route in ROUTES.items() if route.verb == "POST" or unit.token}
+    """Those that change the unit are on its admin port."""
+    shown = {path: route for path, route in ROUTES.items() if route.verb == "POST"}
     paths = {f"{prefix}{path}": _form(unit, route) for prefix in ("", PREFIX) for path, route in shown.items()}
     message = {**dict.fromkeys(MESSAGES, BYTES)}
     statuses = (*PREDICTS, 404, 422)
@@ -201,19 +204,10 @@ def _form(unit: Described, route: Route) -> dict[str, Any]:
     parts = {name: TEXT if name == "operation" else BYTES for name in (route.data, *route.beside)}
     needed = [name for name in parts if name not in ("operation", "model") or name == route.data]
     body = {FORM: some(parts, *needed)}
-    if route.verb == "PUT":
-        return _put(body)
     text = "The output message" if route.predicts else "The input message"
     operation = _asks(unit, "acumos", body, _binary((*PREDICTS, 422)), summary=text)
     operation["post"]["parameters"] = [_query("operation", TEXT, "An rpc of the schema; or a part of the form.")]
     return operation
-
-
-def _put(body: Mapping[str, Schema]) -> dict[str, Any]:
-    done = good("It is in place.", some({"status": TEXT}, "status"))
-    responses = answers(done, (*SENT, 401, 404, 422, 500, 503), "AcumosError")
-    asked = {"required": True, "content": content(body)}
-    return {"put": {"tags": ["acumos"], "summary": "Changes the unit", "requestBody": asked, "responses": responses}}
 
 
 def _binary(statuses: tuple[int, ...]) -> dict[str, Any]:

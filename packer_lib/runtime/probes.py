@@ -36,9 +36,9 @@ class State:
     stalled: str = ""
     stop: Event = field(default_factory=Event)
 
-    def show(self, models: list[dict[str, str]]) -> None:
-        """`/info` has these models from now on."""
-        self.info = {**self.info, "models": models}
+    def show(self, described: Mapping[str, Any]) -> None:
+        """`/info` says these models and versions from now on."""
+        self.info = {**self.info, **described}
 
 
 class PortTaken(Exception):

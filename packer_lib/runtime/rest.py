@@ -21,17 +21,22 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
-from . import chain, links, logs
+from . import chain, links, logs, posts
 from . import manifest as manifests
+from .admin.port import AdminPort
+from .contract import Replica
 from .documented import Documented
+from .door import Line
 from .front import App, Front, Leaving, Message, Receive, Send
+from .given import Given, die_with_parent
 from .invocations import Invocations
 from .keys import Keys
 from .modelrunner.routes import Backing, ModelRunner
 from .oip import OpenInference
+from .ports import Doorway, listen
 from .predict import final, run
 from .room import Room
-from .serving import Doorway, Server
+from .serving import Server
 from .worker import Worker
 
 __all__ = ["Front", "Unit", "unit_in"]
@@ -57,38 +62,44 @@ class Unit:
         self._settings = manifests.settings()
         self._server: Server | None = None
         self._failed = False
-        info = manifests.describe(self._manifest, self._settings, datetime.now(UTC))
-        state = manifests.state_folder(self._settings, folder)
-        self._worker = Worker(self._manifest, folder, self._fail, state, lambda models: info.update(models=models))
-        self.options = {"name": self._manifest.unit, **OPTIONS}
+        self._info = info = manifests.describe(self._manifest, self._settings, datetime.now(UTC))
+        self._state = manifests.state_folder(self._settings, folder)
+        process = Replica(self._settings.worker, self._settings.workers)
+        self._worker = Worker(self._manifest, folder, self._fail, self._state, info.update, process)
+        line = os.environ.get(posts.LINE)  # to the parent of several workers
+        self._line = Line(socket.socket(fileno=int(line))) if line else None
+        self.options = {"name": self._manifest.unit, "workers": self._settings.workers, **OPTIONS}
         limit = self._settings.max_body_mib << 20
         keys = Keys(self._settings.api_key)
         self._onward = onward(self._manifest, self._settings.links, keys.header())
         self.front: dict[str, Any] = {
             "worker": self._worker,
-            "info": info,
+            "info": {**info} if line else info,
             "max_body": limit,
             "onward": self._onward,
             "interfaces": (
                 OpenInference(self._manifest, self._worker, self._onward, info),
                 Invocations(self._manifest, self._worker, self._onward),
                 ModelRunner(self._backing()),
-                Documented(self._manifest, self._worker, info, bool(keys), bool(self._settings.token)),
+                Documented(self._manifest, self._worker, info, bool(keys)),
             ),
             "room": Room(self._settings.max_waiting_mib << 20),
             "keys": keys,
         }
-        logs.to_stderr(self._settings.log_level, f"{self._manifest.pipeline}/{self._manifest.unit}")
+        name = f"{self._manifest.pipeline}/{self._manifest.unit}"
+        logs.to_stderr(self._settings.log_level, f"{name}#{process.number}" if line else name)
 
     def _backing(self) -> Backing:
         """What Acumos' routes predict with."""
         names = {step.name for step in self._manifest.steps}
         first = [step for step in self._manifest.steps if not names.intersection(step.inputs)]
         plain = all(step.kind == "model" for step in first)
-        return Backing(self._worker, self._onward, self._folder, plain, self._settings.token)
+        return Backing(self._worker, self._onward, self._folder, self._state, plain, self._info)
 
     def start(self) -> None:
         """Loads in the background; `/readyz` says when that is done."""
+        if self._settings.admin_port and self._server is None:
+            log.warning("there is no admin port under `bentoml serve`; run `python service.py`")
         self._worker.start()
 
     def stop(self) -> None:
@@ -107,6 +118,11 @@ class Unit:
         """`python service.py [--check]`; returns the exit code: 0 after SIGTERM or SIGINT."""
         if "--check" in argv:
             return chain.check_command(self._folder, self._manifest)
+        if reason := manifests.objection(self._settings):
+            log.error("%s", reason)
+            return 1
+        if self._line is not None:
+            return self._serve_given(self._line)
         try:
             listening = listen(self._settings.host, self._settings.port)
         except OSError as error:
@@ -114,21 +130,49 @@ class Unit:
             log.error("cannot listen on %s: %s (set MLPACKER_PORT to a free port)", where, error.strerror)
             return 1
         with listening:
-            self._serve(listening)
+            leaving = Leaving()
+            doorway = self._doorway(listening.getsockname()[1], leaving)
+            server = Server(self._app(leaving), listening, leaving, doorway)
+            log.info("listening on http://%s:%d/predict", *listening.getsockname()[:2])
+            return self._serve(server, leaving)
+
+    def _serve_given(self, line: Line) -> int:
+        die_with_parent()
+        leaving = Leaving()
+        given = Given(self._app(leaving), line, leaving, self._worker, self._info, self.front["info"])
+        return self._serve(given, leaving)
+
+    def _app(self, leaving: Leaving) -> Front:
+        return Front(Behind(self._folder / "service.py"), **self.front, leaving=leaving)
+
+    def _serve(self, server: Server, leaving: Leaving) -> int:
+        try:
+            server.admin = self._admin(leaving)
+        except OSError as error:
+            where = f"{self._settings.admin_host}:{self._settings.admin_port}"
+            log.error("cannot listen on %s: %s (set MLPACKER_ADMIN_PORT to a free port)", where, error.strerror)
+            return 1
+        self._server = server
+        for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises the signal again when it is done
+            signal.signal(number, lambda _number, _frame: self._leave())
+        self.start()
+        server.serve_until_told()
+        self.stop()
         log.info("stopped" if self._failed else "stopped in order")
         return 1 if self._failed else 0
 
-    def _serve(self, listening: socket.socket) -> None:
-        leaving = Leaving()
-        front = Front(Behind(self._folder / "service.py"), **self.front, leaving=leaving)
-        port = listening.getsockname()[1]
-        self._server = Server(front, listening, leaving, self._doorway(port, leaving))
-        for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises the signal again when it is done
-            signal.signal(number, lambda _number, _frame: self._leave())
-        log.info("listening on http://%s:%d/predict", *listening.getsockname()[:2])
-        self.start()
-        self._server.serve_until_told()
-        self.stop()
+    def _admin(self, leaving: Leaving) -> AdminPort | None:
+        """Where the routes are that change this unit; None: nowhere. `OSError` when the port is somebody else's."""
+        settings = self._settings
+        if not settings.admin_port:
+            return None
+        from .admin.unit import admin_app
+
+        app = admin_app(settings, self._manifest, self._backing(), self._info, leaving)
+        port = AdminPort(app, settings.admin_host, settings.admin_port, leaving)
+        if not settings.door and self._line is None:  # or another release, or another worker, may have it for now
+            port.bind()
+        return port
 
     def _doorway(self, port: int, leaving: Leaving) -> Doorway | None:
         settings = self._settings
@@ -188,15 +232,3 @@ class Behind:
         found.loader.exec_module(module)
         app: App = module.Service.to_asgi()
         return app
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A socket bound to `host:port` (0: any free one); `OSError` when that cannot be."""
-    bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    try:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind((host, port))
-    except OSError:
-        bound.close()
-        raise
-    return bound

@@ -16,7 +16,7 @@ from .deliveries import Deliveries
 from .engine import Engine, Stopped
 from .manifest import LEFT, Manifest, Settings
 from .probes import PortTaken, Probes, State
-from .swap import Swaps, described
+from .swap import Swaps
 
 log = logging.getLogger("mlpacker.stream")
 
@@ -73,14 +73,14 @@ def _serve(folder: Path, manifest: Manifest, settings: Settings, state: State) -
     if not settings.port:
         _tell_port(kept / f"probes-{settings.replica}", probes.port)
     steps = chain.Chain(manifest, folder, _observe)
-    swaps = Swaps(steps, kept, settings.replica, lambda: state.show(described(steps)))
+    swaps = Swaps(steps, kept, settings.replica, lambda: state.show(swaps.described()))
     try:
         state.loading = True
         steps.prepare()
         memory.collect_less()
         swaps.load()
         state.loading = False
-        state.show(described(steps))
+        state.show(swaps.described())
         replica = Replica(settings.replica, settings.replicas)
         engine = Engine(
             manifest,

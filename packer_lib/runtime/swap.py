@@ -1,8 +1,9 @@
 """New models for a running unit: loaded beside the old ones, tried, and switched to between two batches.
 
 A thread of its own reads what is wanted (wanted.py), loads it, compares its answers with the last ones of the model
-that is live, and offers it; whoever runs the chain takes it when nothing is in hand. Until then, and whenever
-something is wrong with the new model, the old one answers. Imports the runtime only.
+that is live, waits until the other processes of the unit have come as far, and offers it; whoever runs the chain takes
+it when nothing is in hand. Until then, and whenever something is wrong with a new model, the old ones answer. Imports
+the runtime only.
 """
 
 from __future__ import annotations
@@ -11,29 +12,26 @@ import gc
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event, Lock, Thread
+from typing import Any
 
 from . import metrics, wanted
-from .chain import Chain, Step
-from .contract import ModelUnusable
-from .manifest import StepSpec, models
+from .chain import Chain
+from .loading import LOOK_EVERY, Loader, Refused
 from .model_step import ModelStep
-from .trial import objection
-from .wanted import Staged, Wanted
+from .shadow import Shadow
+from .versions import Versions, row
+from .wanted import Wanted
 
 log = logging.getLogger("mlpacker.swap")
 
-LOOK_EVERY = 0.25
-MISSING_SECONDS = 2.0  # for a file that is named before it is there, or cannot be read just now
+AGREE_EVERY = 0.02
+AGREE_SECONDS = 60.0  # for the other processes of the unit to load the same
 PROCESSES = 3  # that may die while they load the same models
-
-
-class Refused(Exception):
-    """These models are not used; the text says why."""
 
 
 class Superseded(Exception):
@@ -42,18 +40,17 @@ class Superseded(Exception):
 
 @dataclass(slots=True)
 class Change:
-    """Steps that are ready to take the place of others, which `former` has once that is `done`."""
+    """What is to be loaded from now on; `done` when it is."""
 
-    steps: Sequence[ModelStep]
-    former: list[Step] = field(default_factory=list)
+    versions: Versions
     done: Event = field(default_factory=Event)
 
 
 class Swaps:
-    """Keeps the models of `chain`, a bundle's, at what the state folder `state` says; `replica` is this process's.
+    """Keeps the models of `chain`, a bundle's, at what the state folder `state` says; this is process `replica`.
 
-    `switched` is called by the thread that calls `apply`, after the chain has other models than before; `offered` when
-    there is something to apply, for who does not call it all the time.
+    `of` is how many processes switch together. `switched` is called after what is loaded or refused has changed, by
+    whichever thread changed it; `offered` when there is something to apply, for who does not call `apply` all the time.
     """
 
     def __init__(
@@ -63,37 +60,51 @@ class Swaps:
         replica: int = 0,
         switched: Callable[[], None] = lambda: None,
         offered: Callable[[], None] = lambda: None,
+        of: int = 1,
     ) -> None:
         self._chain, self._state, self._switched, self._offered = chain, state, switched, offered
+        self._replica, self._of = replica, of
         self._answer_file = state / f"swapped.{replica}.json"
         self._tries = state / f"trying.{replica}.json"
+        self._stop = Event()
         self._own = {step.spec.name: step for step in chain.steps if isinstance(step, ModelStep)}
+        self._loader = Loader(self._own, state, chain.manifest.mode == "stream", self._stop)
+        self.now = self._loader.bundled()
+        self.shadow = Shadow()
+        self._not_loaded: list[dict[str, Any]] = []
         self._seen: tuple[int, ...] = ()
         self._ready: Change | None = None
         self._offer = Lock()
-        self._stop = Event()
         self._thread = Thread(target=self._watch, name="swap", daemon=True)
 
     def load(self) -> None:
         """Loads the chain: with what is wanted, and where that cannot be had with what the bundle has; raises what
         `Chain.load` raises."""
         self._seen = wanted.stamp(self._state)
-        want, reason, loaded = Wanted(), "", []
+        want, state, reason, versions = Wanted(), "live", "", self.now
         try:
             want = wanted.read(self._state)
+            self._loader.require_known(want)
             with self._tried(want):
-                loaded = [self._loaded(step, want) for step in self._changed(want)]
+                begun = self._loader.first(self.now, want)
+            versions, self._not_loaded = begun.versions, begun.not_loaded
+            reason = "; ".join(each["reason"] for each in begun.not_loaded)
         except (Refused, ValueError) as error:
-            reason = str(error)
+            state, reason = "refused", str(error)
             log.error("what is wanted is not used, the models of the bundle are: %s", reason)
-        for step in loaded:
+        self._begin_with(versions)
+        if want.id or reason:
+            self._answer(want, state, reason)
+
+    def _begin_with(self, versions: Versions) -> None:
+        fresh = [step for name, step in versions.live.items() if step is not self._own[name]]
+        for step in fresh:
             log.info("step %s: model %s, as wanted", step.spec.name, step.spec.sha256[:12])
             self._chain.replace(step)
-        self._chain.load([step.spec.name for step in loaded])
-        for step in self._models():
-            metrics.show_model(step.spec.name, step.spec.sha256)
-        if want.id or reason:
-            self._answer(want, reason)
+        self._chain.load([step.spec.name for step in fresh])
+        self._use(versions)
+        for name, step in versions.live.items():
+            metrics.show_model(name, step.spec.sha256)
 
     def start(self) -> None:
         """From now on what is wanted is looked at, and `apply` to be called."""
@@ -103,19 +114,40 @@ class Swaps:
         self._stop.set()
         if self._thread.ident is not None:
             self._thread.join(5)
+        self.shadow.close()
+
+    def described(self) -> dict[str, Any]:
+        """What `/info` says: the models that are live, and all versions, those too that could not be loaded."""
+        live = [
+            {"step": name, "version": step.spec.sha256[:12], "sha256": step.spec.sha256}
+            for name, step in self.now.live.items()
+        ]
+        return {"models": live, "versions": [*self.now.rows(), *self._not_loaded]}
 
     def apply(self) -> None:
         """Called between two batches by the thread that runs the chain: from here on it has the models that are ready.
         Costs nothing while none are."""
         if self._ready is None or (change := self._take()) is None:
             return
-        for step in change.steps:
-            former = self._chain.replace(step)
-            step.recent = former.recent if isinstance(former, ModelStep) else step.recent
-            metrics.show_model(step.spec.name, step.spec.sha256, former.spec.sha256)
-            change.former.append(former)
+        for name, step in change.versions.live.items():
+            former = self.now.live[name]
+            if former is not step:
+                self._chain.replace(step)
+                step.recent = former.recent
+                metrics.show_model(name, step.spec.sha256, former.spec.sha256)
+        self._use(change.versions)
         self._switched()
         change.done.set()
+
+    def _use(self, versions: Versions) -> None:
+        self.now = versions
+        watched = {
+            name: (candidate, share)
+            for name, share in versions.want.shadow.items()
+            if (candidate := versions.candidate(name))
+        }
+        self.shadow.watch(watched)
+        self._chain.offer = self.shadow.offer if watched else None
 
     def _take(self) -> Change | None:
         with self._offer:
@@ -135,101 +167,92 @@ class Swaps:
                     log.exception("a swap failed by what should not have happened")
 
     def _heed(self) -> None:
-        started, want, names = time.monotonic(), Wanted(), []
+        started, want, former = time.monotonic(), Wanted(), self.now
+        fresh: list[ModelStep] = []
         try:
             want = wanted.read(self._state)
-            changed = self._changed(want)
-            names = [step.spec.name for step in changed]
+            self._loader.require_known(want)
+            new = self._loader.new(former, want)
+            if new:
+                self._show([row(name, model, "LOADING") for name, model in new])
             with self._tried(want):
-                fresh = [self._proven(step, want) for step in changed]
+                versions = self._loader.proven(former, want)
+            fresh = [step for step in versions.loaded() if step not in former.loaded()]
+            self._agree(want)
         except (Refused, ValueError) as error:
             log.error("not swapped: %s", error)
-            self._count(names, "refused")
-            self._answer(want, str(error))
+            self._close(fresh)
+            gc.collect()  # what was loaded before one was refused
+            self._refuse(want, str(error))
             return
-        if fresh:
-            self._hand_over(Change(fresh), started)
-        self._answer(want)
+        except Superseded:
+            self._close(fresh)
+            raise
+        self._hand_over(Change(versions))
+        self._count(former, versions, time.monotonic() - started)
+        if new:  # who only takes back what was refused leaves the reason to be seen
+            self._show([])
+        self._close([step for step in former.loaded() if step not in versions.loaded()])
+        self._answer(want, "live")
 
-    def _hand_over(self, change: Change, started: float) -> None:
-        """Until the chain has it; the models that it had before are gone then."""
+    def _hand_over(self, change: Change) -> None:
+        """Until the chain has it."""
         self._ready = change
         self._offered()
         while not change.done.wait(LOOK_EVERY):
-            if (self._stop.is_set() or wanted.stamp(self._state) != self._seen) and self._take() is change:
+            if (self._stop.is_set() or self._is_superseded()) and self._take() is change:
+                self._close([step for step in change.versions.loaded() if step not in self.now.loaded()])
                 raise Superseded
-        for step, former in zip(change.steps, change.former, strict=True):
-            took = time.monotonic() - started
-            metrics.SWAP_SECONDS.labels(step.spec.name).observe(took)
-            was, now = former.spec.sha256[:12], step.spec.sha256[:12]
-            log.info("step %s: swapped from model %s to %s in %.2f s", step.spec.name, was, now, took)
-            former.close()
-        self._count([step.spec.name for step in change.steps], "live")
-        change.former.clear()
-        gc.collect()  # a model may be held by cycles of its own
 
-    def _models(self) -> Iterator[ModelStep]:
-        return (step for step in self._chain.steps if isinstance(step, ModelStep))
+    def _count(self, former: Versions, versions: Versions, seconds: float) -> None:
+        for name, step in versions.live.items():
+            if step is not former.live[name]:
+                metrics.SWAP_SECONDS.labels(name).observe(seconds)
+                metrics.SWAPS.labels(name, "live").inc()
+                was, now = former.live[name].spec.sha256[:12], step.spec.sha256[:12]
+                log.info("step %s: swapped from model %s to %s in %.2f s", name, was, now, seconds)
 
-    def _changed(self, want: Wanted) -> list[ModelStep]:
-        """The steps that are to have another model than they have."""
-        unknown = sorted(want.models.keys() - self._own.keys())
-        if unknown:
-            raise Refused(f"no model step {', '.join(unknown)} in this unit; there is {', '.join(self._own) or 'none'}")
-        return [step for step in self._models() if not _same(self._target(step, want)[0], step.spec)]
+    def _close(self, steps: list[ModelStep]) -> None:
+        """They are gone then, in the memory too."""
+        for step in steps:
+            step.close()
+        if steps:
+            gc.collect()  # a model may be held by cycles of its own
 
-    def _target(self, step: ModelStep, want: Wanted) -> tuple[StepSpec, Path]:
-        """What `step` is to be, and the folder that its path is in."""
-        own = self._own[step.spec.name]
-        model = want.models.get(step.spec.name)
-        if model is None:
-            return own.spec, own.bundle
-        serializer = model.serializer or own.spec.serializer
-        spec = replace(own.spec, path=model.path, sha256=model.sha256, serializer=serializer)
-        return (own.spec, own.bundle) if _same(spec, own.spec) else (spec, self._state)
+    # ── with the other processes ─────────────────────────────────────────────────────────────────────────────────────
 
-    def _loaded(self, step: ModelStep, want: Wanted) -> ModelStep:
-        spec, folder = self._target(step, want)
-        fresh = ModelStep(spec, folder)
-        try:
-            if folder == self._state:
-                self._require(Staged(spec.path, spec.sha256, spec.serializer))
-            fresh.load()
-        except ModelUnusable as error:
-            raise Refused(f"step {spec.name!r}: {error}") from None
-        except Exception as error:
-            raise Refused(f"step {spec.name!r}: {type(error).__name__}: {error}") from None
-        return fresh
+    def _agree(self, want: Wanted) -> None:
+        """Returns when all processes have loaded it, so that they switch at the same time; `Refused` when one of them
+        refuses it, or says nothing."""
+        if self._of == 1:
+            return
+        self._answer(want, "ready")
+        end, others = time.monotonic() + AGREE_SECONDS, set(range(self._of)) - {self._replica}
+        while others:
+            for other in sorted(others):
+                told = wanted.told(self._state, other)
+                if told.get("id") == want.id and told.get("state") == "refused":
+                    raise Refused(f"process {other} refuses it: {told.get('reason')}")
+                if told.get("id") == want.id and told.get("state") in ("ready", "live"):
+                    others.discard(other)
+            if others and time.monotonic() > end:
+                raise Refused(f"process {min(others)} had not loaded it after {AGREE_SECONDS:.0f} s")
+            if others and (self._stop.wait(AGREE_EVERY) or self._is_superseded()):
+                raise Superseded
 
-    def _require(self, model: Staged) -> None:
-        """What is staged has the digest that is wanted; it may be on its way still."""
-        path, end = self._state / model.path, time.monotonic() + MISSING_SECONDS
-        while True:
-            try:
-                found = wanted.digest(path)
-                break
-            except OSError as error:
-                if time.monotonic() > end or self._stop.wait(LOOK_EVERY):
-                    raise Refused(f"{model.path} cannot be read: {error.strerror}") from None
-        if found != model.sha256:
-            raise Refused(f"{model.path}: its sha256 is {found}, not {model.sha256}")
-
-    def _proven(self, step: ModelStep, want: Wanted) -> ModelStep:
-        fresh = self._loaded(step, want)
-        if reason := objection(fresh, step.recent):
-            fresh.close()
-            raise Refused(f"step {step.spec.name!r}: {reason}")
-        return fresh
+    def _is_superseded(self) -> bool:
+        return wanted.stamp(self._state) != self._seen
 
     @contextmanager
     def _tried(self, want: Wanted) -> Iterator[None]:
         """A process that dies in the block has tried it once: what kills its unit is not loaded for ever."""
-        times = self._times(want) if want.models else 0
+        names_any = bool(want.models or want.others)
+        times = self._times(want) if names_any else 0
         if times >= PROCESSES:
             raise Refused(f"the process died each of the {times} times that it was loaded")
         with suppress(OSError):  # where nothing can be written nothing is counted either
-            if want.models:
-                wanted.write(self._tries, {"id": want.id, "times": times + 1})
+            if names_any:
+                wanted.write(self._tries, json.dumps({"id": want.id, "times": times + 1}))
         yield
         with suppress(OSError):
             self._tries.unlink(missing_ok=True)
@@ -241,23 +264,21 @@ class Swaps:
         except (OSError, ValueError, TypeError, KeyError):
             return 0
 
-    def _count(self, names: Sequence[str], result: str) -> None:
-        for name in names:
-            metrics.SWAPS.labels(name, result).inc()
+    def _refuse(self, want: Wanted, reason: str) -> None:
+        new = self._loader.new(self.now, want) if want.id else []
+        for name in {name for name, _ in new}:
+            metrics.SWAPS.labels(name, "refused").inc()
+        self._show([row(name, model, "UNAVAILABLE", reason) for name, model in new])
+        self._answer(want, "refused", reason)
 
-    def _answer(self, want: Wanted, reason: str = "") -> None:
-        live = {step.spec.name: step.spec.sha256 for step in self._models()}
-        told = {"id": want.id, "state": "refused" if reason else "live", "reason": reason, "models": live}
+    def _show(self, not_loaded: list[dict[str, Any]]) -> None:
+        self._not_loaded = not_loaded
+        self._switched()
+
+    def _answer(self, want: Wanted, state: str, reason: str = "") -> None:
+        live = {name: step.spec.sha256 for name, step in self.now.live.items()}
+        told = {"id": want.id, "state": state, "reason": reason, "models": live}
         try:
-            wanted.write(self._answer_file, told)
+            wanted.write(self._answer_file, json.dumps(told))
         except OSError as error:
             log.warning("%s cannot be written: %s", self._answer_file, error)
-
-
-def _same(one: StepSpec, other: StepSpec) -> bool:
-    return (one.sha256, one.serializer) == (other.sha256, other.serializer)
-
-
-def described(chain: Chain) -> list[dict[str, str]]:
-    """The models that the chain answers with now, as `/info` says them."""
-    return models(step.spec for step in chain.steps)

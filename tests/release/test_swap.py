@@ -14,16 +14,19 @@ from typing import Any
 
 import pytest
 
+from packer_lib import kept
 from packer_lib.artefacts import fetch_another
 from packer_lib.errors import BuildFailed, DeployFailed, PolicyRefused, RollbackFailed
+from packer_lib.hosts.layout import Layout
 from packer_lib.hosts.local import LocalHost
 from packer_lib.padl.model import Step
 from packer_lib.plan import Plan, Unit
-from packer_lib.release.model import Release, parse
-from packer_lib.release.records import Records
-from packer_lib.release.scene import Place as Machine
-from packer_lib.release.scene import Scene
+from packer_lib.release import models
+from packer_lib.release.forms import Launch
+from packer_lib.release.model import Release
+from packer_lib.release.models import Place
 from packer_lib.release.swap import NotSwappable
+from packer_lib.runtime.wanted import CANDIDATE, Staged, Wanted
 from packer_lib.settings import Settings
 from tests.bundle.golden import MODELS
 from tests.support import beside
@@ -31,7 +34,7 @@ from tests.support import beside
 swap = sys.modules["packer_lib.release.swap"]  # the package has the function of that name
 Answer = Callable[[int, dict[str, Any]], str]  # replica, wanted → why it refuses it, or ""
 MODEL = Step("model", "model", "./model.joblib", framework="scikit-learn", serializer="joblib")
-RELEASE = Release("plant", "model", "abc", "b", "l", "stream", "127.0.0.1", 1, models=(("model", "old"),))
+OWN = Release("plant", "model", "abc", "b", "l", "stream", "127.0.0.1", 1, (("model", "old"),), own=(("model", "old"),))
 
 
 @pytest.fixture
@@ -40,13 +43,21 @@ def settings(tmp_path: Path) -> Settings:
 
 
 @pytest.fixture
-def place(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> swap.Place:
-    monkeypatch.setattr(swap, "LOOK_EVERY", 0.01)
-    return swap.Place(LocalHost(settings), RELEASE, 2)
+def place(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Place:
+    monkeypatch.setattr(models, "LOOK_EVERY", 0.01)
+    return Place(LocalHost(settings), OWN, 2)
+
+
+@pytest.fixture
+def launched(place: Place) -> None:
+    """Its release is on record as one of two workers."""
+    file = Path(Layout(place.host.home).history("plant", "model", "abc"), "launch.json")
+    file.parent.mkdir(parents=True)
+    file.write_text(Launch(env={"MLPACKER_WORKERS": "2"}).to_json())
 
 
 @contextmanager
-def replicas(place: swap.Place, answer: Answer) -> Iterator[None]:
+def replicas(place: Place, answer: Answer) -> Iterator[None]:
     folder = Path(place.state)
 
     def answers(stop: Event) -> None:
@@ -57,7 +68,7 @@ def replicas(place: swap.Place, answer: Answer) -> Iterator[None]:
             if told.get("id", "") == done:
                 continue
             done = told["id"]
-            for number in range(place.replicas):
+            for number in range(place.processes):
                 why = answer(number, told["models"])
                 state = {"id": done, "state": "refused" if why else "live", "reason": why}
                 (folder / f"new.{number}").write_text(json.dumps(state))
@@ -67,61 +78,109 @@ def replicas(place: swap.Place, answer: Answer) -> Iterator[None]:
         yield
 
 
-def wanted(place: swap.Place) -> dict[str, Any]:
-    models: dict[str, Any] = json.loads(Path(place.state, "wanted.json").read_text())["models"]
-    return models
+def now(place: Place) -> Wanted:
+    return models.read(place)
 
 
-BEFORE = {"id": "x", "models": {"model": {"sha256": "old"}}}
-AFTER = {"model": {"sha256": "new"}}
+NEW = Staged("models/model/new/model.joblib", "new", "joblib", 2)
+AFTER = Wanted(models={"model": NEW})
 
 
-def bring(place: swap.Place, settings: Settings) -> list[str]:
+def bring(place: Place, settings: Settings) -> list[str]:
     said: list[str] = []
-    swap._bring(place, BEFORE, AFTER, settings, said.append)
+    models.bring(place, AFTER, settings, said.append)
     return said
 
 
-def test_it_is_done_when_all_replicas_have_it(place: swap.Place, settings: Settings) -> None:
+def test_it_is_done_when_all_processes_have_it(place: Place, settings: Settings) -> None:
     with replicas(place, lambda number, models: ""):
         said = bring(place, settings)
     assert said[-1] == "plant.model: 2 of 2 processes answer with it"
-    assert wanted(place) == AFTER
+    assert now(place).models == AFTER.models
+    assert models.live(place) == {"model": "new"}
 
 
-def test_what_one_refuses_is_taken_back_for_all(place: swap.Place, settings: Settings) -> None:
+def test_what_one_refuses_is_taken_back_for_all(place: Place, settings: Settings) -> None:
     with (
-        replicas(place, lambda number, models: "too large" if number == 1 and models == AFTER else ""),
-        pytest.raises(DeployFailed, match="replica 1 refuses the model: too large") as caught,
+        replicas(place, lambda number, models: "too large" if number == 1 and models else ""),
+        pytest.raises(DeployFailed, match="process 1 refuses the model: too large") as caught,
     ):
         bring(place, settings)
     assert caught.value.exit_code == 7
-    assert wanted(place) == BEFORE["models"]
+    assert now(place).models == {}
 
 
 def test_who_does_not_answer_is_named_and_what_was_wanted_before_is_wanted_again(
-    place: swap.Place, settings: Settings
+    place: Place, settings: Settings
 ) -> None:
-    with pytest.raises(RollbackFailed, match=r"no answer of replica 0, 1 in 0\.05 s") as caught:
+    with pytest.raises(RollbackFailed, match=r"no answer of process 0, 1 in 0\.05 s") as caught:
         bring(place, replace(settings, ready_timeout=0.05))
     assert caught.value.exit_code == 8
-    assert wanted(place) == BEFORE["models"]
+    assert now(place).models == {}
 
 
-def test_a_release_that_was_swapped_gets_its_own_models_back_and_is_put_on_record(
-    place: swap.Place, settings: Settings
+UNIT = Unit("model", (MODEL,))
+
+
+def test_a_deploy_takes_back_what_was_wanted_before_it_whatever_died_meanwhile(
+    place: Place, settings: Settings, launched: None
 ) -> None:
-    swapped, own = replace(RELEASE, models=(("model", "new"),)), RELEASE
-    found = Records({"model": swapped}, {"model": (swapped,)})
-    scene = Scene(Plan("plant", "stream", "local", False, (Unit("model", (MODEL,)),)), {})
-    scene.places[None] = Machine(place.host, found, ("native",))
+    before = Wanted("x", {"model": NEW}, {"model": (replace(NEW, sha256="next", label=CANDIDATE, number=3),)})
     with replicas(place, lambda number, models: ""):
-        swap.own_models(scene, [own], settings, lambda _: None)
-    assert wanted(place) == {}
-    home = Path(place.host.home, "releases/plant/model")
-    for file in (home / "release.json", home / "history/abc/release.json"):
-        assert parse(file.read_text()) == own
-    swap.own_models(scene, [swapped], replace(settings, ready_timeout=0), lambda _: pytest.fail("nothing to do"))
+        models.bring(place, before, settings, lambda _: None)
+        models.swap_unit(place, UNIT, settings, lambda _: None)
+        assert models.live(place) == {"model": "old"}
+        assert now(place).others == before.others, "a candidate stays one"
+        models.swap_unit(place, UNIT, settings, lambda _: None)  # the deploy was killed, and is repeated
+        models.take_back(place.host, place.release, alive=True, settings=settings)
+    assert replace(now(place), id="x") == before
+    assert not Path(place.state, "before.json").exists()
+
+
+def test_a_unit_that_does_not_run_begins_with_what_is_wanted(place: Place, settings: Settings) -> None:
+    put(place, "new")
+    models.want_unit(replace(place, release=replace(OWN, models=(("model", "new"),))), UNIT)
+    assert models.live(place) == {"model": "new"}
+    assert now(place).models["model"].path == NEW.path
+    models.take_back(place.host, place.release, alive=False, settings=settings)
+    assert now(place) == Wanted()
+
+
+def test_whoever_wrote_what_is_wanted_a_deploy_knows_it(place: Place, settings: Settings) -> None:
+    assert models.has(place.host, OWN)
+    Path(place.state).mkdir(parents=True, exist_ok=True)
+    for text in (
+        AFTER.to_json(),
+        Wanted(unloaded=frozenset({"model"})).to_json(),
+        "no JSON at all",
+    ):
+        Path(place.state, "wanted.json").write_text(text)
+        assert not models.has(place.host, OWN), text
+
+
+def test_a_model_that_is_gone_is_not_wanted(place: Place, settings: Settings) -> None:
+    gone = replace(place, release=replace(OWN, models=(("model", "ab" * 32),)))
+    with pytest.raises(DeployFailed, match="model abababababab of model is not there any more"):
+        models.want_unit(gone, UNIT)
+
+
+def test_models_go_that_nothing_wants_or_can_come_back_to(place: Place, settings: Settings) -> None:
+    for name in ("old", "new", "next", "kept", "loose"):
+        put(place, name)
+    want = replace(AFTER, others={"model": (replace(NEW, sha256="next", label=CANDIDATE),)})
+    Path(place.state, "wanted.json").write_text(want.to_json())
+    plan = Plan("plant", "stream", "local", False, (UNIT,))
+    for name in ("kept", "new"):
+        live = replace(OWN, models=(("model", name),))
+        kept.remember("plant", kept.generation(plan, [live]), settings)
+    models.sweep(replace(place, release=replace(OWN, models=(("model", "new"),))), settings)
+    assert sorted(path.name for path in Path(place.state, "models/model").iterdir()) == ["kept", "new", "next"]
+
+
+def put(place: Place, name: str) -> None:
+    folder = Path(place.state, "models/model", name)
+    folder.mkdir(parents=True)
+    (folder / "model.joblib").write_bytes(b"x")
 
 
 def test_what_is_no_model_step_is_refused_with_what_there_is() -> None:

@@ -83,7 +83,7 @@ class Deployer:
 
         def told() -> dict[str, Any] | None:
             found: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
-            return found if found.get("id") == wish else None
+            return found if found.get("id") == wish and found["state"] != "ready" else None
 
         return wait_for(told, seconds, f"an answer to {wish}", every=0.01)
 

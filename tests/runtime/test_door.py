@@ -43,7 +43,8 @@ def handler(value):
 class House:
     """One unit: a bundle, a door, and releases of it that are started, stopped and killed."""
 
-    def __init__(self, folder: Path, stack: ExitStack) -> None:
+    def __init__(self, folder: Path, stack: ExitStack, **environment: str) -> None:
+        self.environment = environment
         self.bundle = folder / "bundle"
         self.bundle.mkdir()
         write_bundle(self.bundle, code_step(self.bundle, "step", NAMES_ITS_RELEASE))
@@ -81,7 +82,7 @@ class House:
     def begin(self, release: str) -> Service:
         """A process of that release, which may not be ready yet."""
         environment = {"MLPACKER_PORT": "0", "MLPACKER_DOOR": str(self.folder), "MLPACKER_RELEASE": release}
-        service = start(self.bundle, **environment)
+        service = start(self.bundle, **environment, **self.environment)
         self._stack.callback(end, service)
         return service
 

@@ -14,8 +14,8 @@ import joblib
 import pytest
 
 from packer_lib.runtime import engine as engines
+from packer_lib.runtime import loading, wanted
 from packer_lib.runtime import swap as swaps
-from packer_lib.runtime import wanted
 from packer_lib.runtime.connectors.memory import topic
 from packer_lib.runtime.contract import MODEL, Message
 from packer_lib.runtime.manifest import StepSpec
@@ -32,7 +32,8 @@ DEAD = {"on_error": "dead_letter", "dead_letter": "dead"}
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(swaps, "LOOK_EVERY", 0.01)
-    monkeypatch.setattr(swaps, "MISSING_SECONDS", 0.05)
+    monkeypatch.setattr(loading, "LOOK_EVERY", 0.01)
+    monkeypatch.setattr(loading, "MISSING_SECONDS", 0.05)
     monkeypatch.setattr(engines, "IDLE_SECONDS", 0.01)
 
 
@@ -217,7 +218,7 @@ def test_a_process_that_cannot_load_what_is_wanted_begins_with_the_bundles_model
 
 def test_a_model_that_processes_die_of_is_loaded_three_times_and_no_more(unit: Swapping) -> None:
     wish = unit.deployer.want(unit.deployer.stage(line(5)))
-    wanted.write(unit.state_folder / "trying.0.json", {"id": wish, "times": 3})
+    wanted.write(unit.state_folder / "trying.0.json", json.dumps({"id": wish, "times": 3}))
     with unit.running():
         unit.flow(1)
     assert unit.versions() == [0]

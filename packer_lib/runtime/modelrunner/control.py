@@ -1,22 +1,17 @@
-"""What changes the unit: who may, and the schema and configuration that are put in place of the former ones.
+"""What requests are answered by: a schema and a configuration, the bundle's or others that were put, see kept.py.
 
-Everything is read and built before anything is replaced, and replacing is one assignment of a frozen value: a request
-sees the one or the other, and what is refused leaves all as it was. It lasts as long as the process.
+A frozen value: a request sees the one or the other.
 """
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..predict import Refused
-from .multipart import Part
-from .schema import FILE, ProtoInvalid, Schema, default, schema
+from .schema import FILE, ProtoInvalid, Schema, default
 from .unfit import Unfit
 
-NOT_YET = "models are swapped by `mlpacker swap` for now, which checks and tries them first; nothing has changed"
 KEYS = ("modelClassName", "modelMethod", "modelInputType", "modelOutputType")
 TYPES = ("CSV", "JSON")
 
@@ -41,26 +36,6 @@ def first(folder: Path) -> State:
         return State(default(folder))
     except (ProtoInvalid, OSError, UnicodeDecodeError) as error:
         return State(None, f"the unit's own schema, {FILE}, cannot be used: {error}")
-
-
-def authorise(headers: Mapping[bytes, bytes], token: str) -> None:
-    """`Refused` unless the caller has the token; takes as long for a near miss as for a wild guess."""
-    scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
-    if scheme.lower() != b"bearer" or not hmac.compare_digest(given.strip(), token.encode()):
-        raise Refused(401, "send Authorization: Bearer with this unit's token", ((b"www-authenticate", b"Bearer"),))
-
-
-def changed(state: State, part: Part) -> State:
-    """`state` with what `part` brings; `Refused` when that cannot be used."""
-    if not part.data:
-        raise Refused(400, f"the part {part.name!r} is empty, and nothing has changed")
-    try:
-        text = part.data.decode("utf-8-sig")
-        if part.name == "proto":
-            return replace(state, schema=schema(text), fault="")
-        return replace(state, configuration=properties(text))
-    except ValueError as error:
-        raise Refused(400, f"{part.name}: {error}; nothing has changed") from None
 
 
 def properties(text: str) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from urllib.parse import parse_qs
 
@@ -18,8 +18,8 @@ from .unfit import Unfit
 
 CSV = {"text/csv", "application/vnd.ms-excel"}
 NO_MODEL = (
-    "a model is not taken over the network: it may hold code of anybody's (pickle, jar). Send no part 'model' to be"
-    " answered by the unit's own, and put another model in its place by: mlpacker swap"
+    "a model is not taken on this port. Send no part 'model' to be answered by the unit's own; another one is tried, or"
+    " put in its place, on the admin port (MLPACKER_ADMIN_PORT, with MLPACKER_TOKEN) or by: mlpacker swap"
 )
 
 
@@ -31,11 +31,14 @@ class Asked:
     messages: list[Message]
 
 
-def asked(route: Route, query: bytes, parts: dict[str, Part], own: Callable[[], Schema]) -> Asked:
-    """`Unfit` says what of the form cannot be used; `own` gives the unit's schema."""
-    check_names(route, parts)
+def require_no_model(parts: Mapping[str, Part]) -> None:
     if parts.get("model", Part()).data:
         raise Unfit(NO_MODEL)
+
+
+def asked(route: Route, query: bytes, parts: Mapping[str, Part], own: Callable[[], Schema]) -> Asked:
+    """`Unfit` says what of the form cannot be used; `own` gives the unit's schema."""
+    check_names(route, parts)
     found = operation(_schema(parts.get("proto", Part()), own), _operation_name(query, parts))
     file = parts[route.data]
     if not file.data:
@@ -68,11 +71,11 @@ def operation(used: Schema, name: str) -> Operation:
     return used.operations[name]
 
 
-def check_names(route: Route, parts: dict[str, Part]) -> None:
+def check_names(route: Route, parts: Mapping[str, Part]) -> None:
     known = (route.data, *route.beside)
     if unknown := sorted(parts.keys() - set(known)):
         raise Unfit(f"the form has a part {unknown[0]!r}; this route takes {', '.join(known)}")
-    needed = [route.data, *(["proto"] if "proto" in route.beside else [])]
+    needed = [route.data, *(["proto"] if route.verb == "POST" and "proto" in route.beside else [])]
     if missing := [name for name in needed if name not in parts]:
         raise Unfit(f"the form has no part {missing[0]!r}; this route takes {', '.join(known)}")
 
@@ -87,7 +90,7 @@ def _schema(part: Part, own: Callable[[], Schema]) -> Schema:
         raise Unfit(f"proto: {error}") from None
 
 
-def _operation_name(query: bytes, parts: dict[str, Part]) -> str:
+def _operation_name(query: bytes, parts: Mapping[str, Part]) -> str:
     names = parse_qs(query.decode("latin-1")).get("operation", [])
     if "operation" in parts:
         names = [*names, text_of(parts["operation"]).strip()]

@@ -1,10 +1,12 @@
-"""The parts of a `multipart/form-data` body, which is in memory already and was bounded by the front.
+"""The parts of a `multipart/form-data` body: one that is in memory already, or piece by piece as it comes.
 
 Source: RFC 7578. Parsed by python-multipart, whose own form classes write temporary files and are not used here.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from python_multipart.exceptions import FormParserError
@@ -38,6 +40,9 @@ class Reading:
     chunks: list[bytes] = field(default_factory=list)
     count: int = 0
     complete: bool = False
+    most: int | None = None  # bytes of data in memory
+    size: int = 0
+    sinks: Mapping[str, Callable[[bytes], None]] = field(default_factory=dict)
 
     def begin(self) -> None:
         self.count += 1
@@ -60,6 +65,12 @@ class Reading:
         self.value.clear()
 
     def data(self, data: bytes, start: int, end: int) -> None:
+        if self.part.name in self.sinks and self.part.name not in self.parts:
+            self.sinks[self.part.name](data[start:end])
+            return
+        self.size += end - start
+        if self.most is not None and self.size > self.most:
+            raise BadForm(f"the form has more than {self.most} bytes beside its files")
         self.chunks.append(data[start:end])
 
     def end(self) -> None:
@@ -74,31 +85,59 @@ class Reading:
         self.complete = True
 
 
+class Form:
+    """A form that comes in pieces: `write` each of them, and then `parts` are there, all but `most` bytes of them in
+    `sinks`, by name: the data of those parts goes there and nowhere else. `BadForm` when it ends early, or has a name
+    twice, or too many parts or headers."""
+
+    def __init__(
+        self, content_type: bytes, most: int | None = None, sinks: Mapping[str, Callable[[bytes], None]] | None = None
+    ) -> None:
+        _, options = parse_options_header(content_type)
+        boundary = options.get(b"boundary", b"")
+        if not boundary:
+            raise BadForm("the Content-Type names no boundary")
+        self._reading = Reading(most=most, sinks=sinks or {})
+        with _as_bad_form():
+            self._parser = _parser(boundary, self._reading)
+
+    def write(self, data: bytes) -> None:
+        with _as_bad_form():
+            self._parser.write(data)
+
+    def parts(self) -> dict[str, Part]:
+        if not self._reading.complete:
+            raise BadForm("the form ends before its closing boundary")
+        return self._reading.parts
+
+
 def parts(body: bytes, content_type: bytes) -> dict[str, Part]:
-    """By name; `BadForm` when the body ends early, or has a name twice, or too many parts or headers."""
-    _, options = parse_options_header(content_type)
-    boundary = options.get(b"boundary", b"")
-    if not boundary:
-        raise BadForm("the Content-Type names no boundary")
-    reading = Reading()
+    """By name, see `Form`."""
+    form = Form(content_type)
+    form.write(body)
+    return form.parts()
+
+
+def _parser(boundary: bytes, reading: Reading) -> MultipartParser:
+    return MultipartParser(
+        boundary,
+        {
+            "on_part_begin": reading.begin,
+            "on_header_field": lambda data, start, end: reading.header.extend(data[start:end]),
+            "on_header_value": lambda data, start, end: reading.value.extend(data[start:end]),
+            "on_header_end": reading.header_done,
+            "on_part_data": reading.data,
+            "on_part_end": reading.end,
+            "on_end": reading.finish,
+        },
+        max_header_count=HEADERS,
+        max_header_size=HEADER_BYTES,
+    )
+
+
+@contextmanager
+def _as_bad_form() -> Iterator[None]:
     try:
-        parser = MultipartParser(
-            boundary,
-            {
-                "on_part_begin": reading.begin,
-                "on_header_field": lambda data, start, end: reading.header.extend(data[start:end]),
-                "on_header_value": lambda data, start, end: reading.value.extend(data[start:end]),
-                "on_header_end": reading.header_done,
-                "on_part_data": reading.data,
-                "on_part_end": reading.end,
-                "on_end": reading.finish,
-            },
-            max_header_count=HEADERS,
-            max_header_size=HEADER_BYTES,
-        )
-        parser.write(body)
+        yield
     except FormParserError as error:
         raise BadForm(f"the body is not multipart/form-data: {error}") from None
-    if not reading.complete:
-        raise BadForm("the form ends before its closing boundary")
-    return reading.parts

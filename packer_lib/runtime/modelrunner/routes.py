@@ -6,20 +6,20 @@ the original. What answers is imported at the first request, so that a unit that
     POST /getBinary…              the input message of `operation` in protobuf, from a CSV or JSON file
     POST /transform…              the same, predicted: its output message
     POST /model/methods/{name}    output message from input message, both protobuf
-    PUT  /model /proto /model/configuration    with `Authorization: Bearer` of `MLPACKER_TOKEN`; 404 when it is not set
+    PUT  /model /proto /model/configuration    404 here: what changes a unit is on its admin port, see admin/acumos.py
 
-Errors are `{"status": "bad request", "message": "…"}`: 400 a form that is none, or a PUT that cannot be used; 401; 404;
-405; 422 what does not fit the schema or the model; 503 and 504 as `/predict`.
+Errors are `{"status": "bad request", "message": "…"}`: 400 a form that is none; 404; 405; 422 what does not fit the
+schema or the model; 503 and 504 as `/predict`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..front import Request, require_method
 from ..links import Onward
@@ -34,12 +34,16 @@ METHODS = "/model/methods/"
 FORM = frozenset({b"multipart/form-data"})
 # the body is protobuf whatever it calls itself, as in the original
 MESSAGE = frozenset({b"application/x-protobuf", b"application/vnd.google.protobuf", b"application/json", b"text/plain"})
+ELSEWHERE = (
+    "what changes a unit is not on this port but on its admin port (MLPACKER_ADMIN_PORT, with MLPACKER_TOKEN);"
+    " `mlpacker swap` needs none"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """`data` is the part of its form that it is about, `beside` those that may be there too, all of them but `model`
-    and `operation` must be; `predicts`: it answers with the output message."""
+    """`data` is the part of its form that it is about, `beside` those that may be there too; of a POST all of them but
+    `model` and `operation` must be. `predicts`: it answers with the output message."""
 
     verb: str
     data: str
@@ -48,7 +52,7 @@ class Route:
 
 
 ROUTES = {
-    "/model": Route("PUT", "model"),
+    "/model": Route("PUT", "model", ("proto", "modelConfig")),
     "/proto": Route("PUT", "proto"),
     "/model/configuration": Route("PUT", "modelConfig"),
     "/getBinary": Route("POST", "csvFile", ("proto", "operation")),
@@ -65,13 +69,14 @@ ROUTES = {
 @dataclass(frozen=True, slots=True)
 class Backing:
     """What predicts: the unit's `worker` and what follows it. `plain`: its first step is a model, which takes lists
-    rather than objects. `folder` is the bundle; `token` is asked for by what changes the unit ("": nothing may)."""
+    rather than objects. `folder` is the bundle, `state` the state folder, `info` what `/info` says."""
 
     worker: Worker
     onward: Onward | None
     folder: Path
+    state: Path
     plain: bool
-    token: str
+    info: Mapping[str, Any]
 
 
 class ModelRunner:
@@ -97,13 +102,13 @@ class ModelRunner:
         path = request.path.removeprefix(PREFIX)
         try:
             verb = ROUTES[path].verb if path in ROUTES else "POST"
-            if verb == "PUT" and not self._backing.token:
-                raise Refused(404, f"{path} is off: this unit has no MLPACKER_TOKEN")
+            if verb == "PUT":
+                raise Refused(404, ELSEWHERE)
             require_method(request.method, path, verb)
             answers = await self._loaded()
             if path not in ROUTES:
                 return await answers.method(path[len(METHODS) :], request)
-            return await (answers.put if verb == "PUT" else answers.form)(ROUTES[path], request)
+            return await answers.form(ROUTES[path], request)
         except Refused as refused:
             return refusal(refused)
 
