@@ -8,6 +8,8 @@ a kept connection says `Connection: close`, so that its client comes back to who
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import resource
 import socket
 import time
 from collections.abc import Callable
@@ -43,6 +45,7 @@ class Server(uvicorn.Server):
 
     def serve_until_told(self) -> None:
         """Until `should_exit`; returns when all that was accepted is answered, or `GRACE_SECONDS` later."""
+        allow_connections()
         self.run(sockets=[self._own] if self._own else [])
 
     async def on_tick(self, counter: int) -> bool:
@@ -103,3 +106,10 @@ def _config(app: Any, http: Callable[..., Connection]) -> uvicorn.Config:
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
+
+
+def allow_connections() -> None:
+    """As many as this process may have: with the usual 1024 open files, a thousand who dribble would be all."""
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import select
 import socket
 import time
@@ -39,8 +40,14 @@ def handler(value):
 def service(tmp_path: Path) -> Iterator[Service]:
     """Answers a number by a text so long; has less patience than usual."""
     write_bundle(tmp_path, code_step(tmp_path, "long", PATIENCE))
-    with running(tmp_path, MLPACKER_MAX_BODY_MIB="1") as started:
-        yield started
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (512, hard))  # the unit's; it is to ask for more itself
+    try:
+        with running(tmp_path, MLPACKER_MAX_BODY_MIB="1") as started:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            yield started
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @pytest.fixture
