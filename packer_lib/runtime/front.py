@@ -39,7 +39,6 @@ from .predict import (
     parse,
     predict,
     shown,
-    taken,
     unknown_failure,
     wish,
 )
