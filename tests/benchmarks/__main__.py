@@ -6,6 +6,8 @@ usage: python -m tests.benchmarks [serve] [stream] [dags] [--seconds N] [--round
 from __future__ import annotations
 
 import argparse
+import signal
+import sys
 
 from tests.benchmarks import dags, page, serve, streams
 from tests.benchmarks.common import record
@@ -19,6 +21,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=3, help="how long each load of a round of REST lasts")
     parser.add_argument("--rounds", type=int, default=5, help="how often everything is measured")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is ended
     folder = ROOT / ".bench"
     if "serve" in options.names:
         record("serve", serve.main(folder, options.seconds, options.rounds))

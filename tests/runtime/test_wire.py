@@ -56,7 +56,7 @@ class Connection:
         while len(self._read) < int(headers["content-length"]):
             self._more()
         body, self._read = self._read[: int(headers["content-length"])], self._read[int(headers["content-length"]) :]
-        assert re.search("GMT$", headers.pop("date"))
+        assert re.search("GMT$", headers.pop("date", "GMT"))  # uvicorn's own errors have none
         return int(status.split()[1]), headers, body
 
     def ended(self) -> bool:
