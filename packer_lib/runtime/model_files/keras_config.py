@@ -74,9 +74,10 @@ def _module(module: str, name: str) -> Iterator[tuple[Standing, str]]:
     ):
         yield Standing.FORBIDDEN, f"names {module}.{name}, which is no part of a model"
     elif not OURS.fullmatch(module):
-        top = module.partition(".")[0]
-        known = top not in CLOSED and standing(module, name) is not Standing.FORBIDDEN
-        yield Standing.UNKNOWN if known else Standing.FORBIDDEN, f"names {module}.{name}"
+        if module.partition(".")[0] in CLOSED or standing(module, name) is Standing.FORBIDDEN:
+            yield Standing.FORBIDDEN, f"names {module}.{name}, which is no part of a model"
+        else:
+            yield Standing.UNKNOWN, f"{module}.{name}"
 
 
 def in_bytes(data: Any) -> Iterator[Any]:
