@@ -36,6 +36,18 @@ def published(release: Release, process: str, launch: Launch) -> Iterator[tuple[
         yield (release.host if release.machine is None else ALL, port, port)
 
 
+def doors(release: Release) -> tuple[tuple[str, int, int], ...]:
+    """What the door of a unit publishes: its port, and its admin port where it has one."""
+    own = ((release.host, release.port, names.PORT),)
+    return (*own, (release.admin_host, release.admin_port, names.ADMIN_PORT)) if release.admin_port else own
+
+
+def passage(release: Release) -> tuple[str, ...]:
+    """Where the door leads those who come to the admin port: to the container of the current release."""
+    unit = names.container(release.pipeline, release.unit, "{}")
+    return (str(names.ADMIN_PORT), f"{unit}:{names.ADMIN_PORT}") if release.admin_port else ()
+
+
 def hosts_in(text: str, wanted: Sequence[str]) -> tuple[tuple[str, str], ...]:
     """(name, address) of those that are in there; the machine's own loopback is its gateway for a container."""
     known: dict[str, str] = {}
