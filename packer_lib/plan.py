@@ -6,8 +6,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from packer_lib.padl import graph
-from packer_lib.padl.model import NO_LIMITS, DeployMode, Machine, PackageMode, Pipeline, Queue, Resources, Step
+from packer_lib.padl import control, graph
+from packer_lib.padl.model import (
+    NO_LIMITS,
+    Admin,
+    DeployMode,
+    Machine,
+    PackageMode,
+    Pipeline,
+    Queue,
+    Resources,
+    SecretRef,
+    Step,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +27,7 @@ class Unit:
 
     `name` is the name of its first step. `sources` and `sinks` are queue ids, `links` names of units called over HTTP.
     `idempotent`: all its steps may be called twice with one request, so that a call without an answer may be repeated.
+    `replicas` are the processes of a stream, `workers` those of an API unit, `admin_port` where that is changed.
     """
 
     name: str
@@ -28,6 +40,8 @@ class Unit:
     replicas: int = 1
     resources: Resources = NO_LIMITS
     idempotent: bool = False
+    workers: int = 1
+    admin_port: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +65,8 @@ class Plan:
     registry: str | None = None
     link_timeout: float = 10.0
     link_retries: int = 2
+    admin: Admin | None = None
+    key: SecretRef | None = None
 
     def unit(self, name: str) -> Unit:
         """The unit of that name; `KeyError` when there is none."""
@@ -67,7 +83,8 @@ def _missing(name: str) -> Any:
 def plan(pipeline: Pipeline) -> Plan:
     """The plan of a pipeline that has been checked (`padl.read`). The same pipeline gives the same plan."""
     groups = graph.groups(pipeline)
-    units = [_unit(pipeline, group, groups) for group in groups]
+    ports = control.admin_ports(pipeline)
+    units = [_unit(pipeline, group, groups, ports.get(group[0].name)) for group in groups]
     return Plan(
         pipeline=pipeline.id,
         package_mode=pipeline.package_mode,
@@ -81,6 +98,8 @@ def plan(pipeline: Pipeline) -> Plan:
         registry=pipeline.registry,
         link_timeout=pipeline.link.timeout,
         link_retries=pipeline.link.retries,
+        admin=pipeline.admin,
+        key=pipeline.key,
     )
 
 
@@ -113,8 +132,11 @@ def from_dict(data: dict[str, Any]) -> Plan:
     return msgspec.convert(data, Plan)
 
 
-def _unit(pipeline: Pipeline, group: tuple[Step, ...], groups: Sequence[tuple[Step, ...]]) -> Unit:
+def _unit(
+    pipeline: Pipeline, group: tuple[Step, ...], groups: Sequence[tuple[Step, ...]], admin_port: int | None
+) -> Unit:
     queues = {queue.id for queue in pipeline.queues}
+    processes, api = max(step.replicas for step in group), pipeline.package_mode == "api"
     return Unit(
         name=group[0].name,
         steps=group,
@@ -123,9 +145,11 @@ def _unit(pipeline: Pipeline, group: tuple[Step, ...], groups: Sequence[tuple[St
         sinks=_unique(name for step in group for name in step.outputs if name in queues),
         links=_unique(_called(group, groups)),
         port=next((step.port for step in group if step.port), None),
-        replicas=max(step.replicas for step in group),
+        replicas=1 if api else processes,
         resources=next((step.resources for step in group if step.resources != NO_LIMITS), NO_LIMITS),
         idempotent=all(step.idempotent for step in group),
+        workers=processes if api else 1,
+        admin_port=admin_port,
     )
 
 

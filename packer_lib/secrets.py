@@ -17,7 +17,7 @@ from typing import Any
 from packer_lib.errors import DeployFailed, PolicyRefused
 from packer_lib.padl.document import Document
 from packer_lib.padl.load import load, load_text
-from packer_lib.padl.model import Machine
+from packer_lib.padl.model import Machine, SecretRef
 from packer_lib.settings import Settings, in_task
 
 CONNECTIONS = "mlpacker_"  # what the name of a connection that PADL files may use begins with
@@ -151,6 +151,32 @@ def variable(name: str, who: str, settings: Settings, environ: Mapping[str, str]
     if not environ.get(name):
         raise DeployFailed(f"{who}: the variable {name} is not set here", "export it where this runs")
     return environ[name]
+
+
+def value(where: SecretRef, who: str, settings: Settings, environ: Mapping[str, str] = os.environ) -> str:
+    """The secret that `where` refers to, a variable or the password of a connection, which `who` needs. Errors as
+    `login`."""
+    if where.kind == "env":
+        return variable(where.where, who, settings, environ)
+    if not where.where.startswith(CONNECTIONS):
+        raise PolicyRefused(
+            f"{who}: the connection {where.where!r} is not for PADL files",
+            f"give it a name that begins with {CONNECTIONS!r}",
+        )
+    found = dict(settings.connections).get(where.where) or _password(environ, where.where)
+    if not found:
+        raise DeployFailed(
+            f"{who}: the connection {where.where} has no password here",
+            f"add it to Airflow, or as JSON to AIRFLOW_CONN_{where.where.upper()}",
+        )
+    return found
+
+
+def _password(environ: Mapping[str, str], name: str) -> str:
+    try:
+        return str(json.loads(environ.get(f"AIRFLOW_CONN_{name.upper()}") or "{}").get("password") or "")
+    except (ValueError, AttributeError):
+        return ""
 
 
 def _literal(machine: str, pointer: str, source: Path | str | None, settings: Settings) -> str:

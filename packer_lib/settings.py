@@ -55,6 +55,7 @@ class Settings:
     key_roots: tuple[Path, ...] = ()
     secret_env: tuple[str, ...] = ("*",)
     allow_plaintext: bool = True
+    connections: tuple[tuple[str, str], ...] = field(default=(), repr=False)  # Airflow's, by name: the password
 
 
 def read(environ: Mapping[str, str] = os.environ) -> Settings:

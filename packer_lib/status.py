@@ -49,10 +49,12 @@ class Found:
 
 def status(settings: Settings, pipeline_id: str | None = None, fleet: Machines | None = None) -> list[dict[str, Any]]:
     """One dict per pipeline: `{"pipeline", "units": [{"name", "machine", "state", "endpoint", "release", "models",
-    "since", "reason", "pid", "run", "by", "form", "replicas"}]}`. `state` is running (all of it ready), starting,
-    stopped, failed, or unreachable (its machine); `reason` says why it is not running; `models` are `{"step",
-    "version", "sha256"}` as the unit itself says, or as it was deployed when it is silent; `replicas` are `{"wanted",
-    "running"}`, and `pid` is the first one's.
+    "versions", "admin", "since", "reason", "pid", "run", "by", "form", "replicas"}]}`.
+
+    `state` is running (all of it ready), starting, stopped, failed, or unreachable (its machine); `reason` says why it
+    is not running; `models` are `{"step", "version", "sha256"}` of what is live, as the unit itself says, or as it was
+    deployed when it is silent; `versions` all that it has loaded, these with "number", "label", "state" and "reason";
+    `admin` is where it is changed, if anywhere; `replicas` are `{"wanted", "running"}`, and `pid` is the first one's.
     """
     with _found(settings, pipeline_id, fleet) as found:
         return [{"pipeline": name, "units": [_unit(one) for one in units]} for name, units in found.items()]
@@ -120,6 +122,8 @@ def _unit(found: Found) -> dict[str, Any]:
             "endpoint": "",
             "release": "",
             "models": [],
+            "versions": [],
+            "admin": "",
             "since": "",
             "reason": found.why,
             "pid": 0,
@@ -138,6 +142,8 @@ def _unit(found: Found) -> dict[str, Any]:
         "endpoint": release.endpoint,
         "release": info.get("release") or release.id,
         "models": info.get("models") or _deployed_models(release),
+        "versions": info.get("versions") or [],
+        "admin": release.admin,
         "since": release.since,
         "reason": reason,
         "pid": seen[0].pid,

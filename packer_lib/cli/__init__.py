@@ -164,18 +164,41 @@ def _print_changes(pipeline: str, done: Sequence[UnitStatus], as_json: bool, **m
 
 
 @app.command()
-def swap(
+def swap(  # noqa: PLR0913
     pipeline_id: Id,
     step: Annotated[str, typer.Argument(metavar="STEP", help="One of its model steps.", show_default=False)],
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A file, folder or URL.", show_default=False)],
+    model: Annotated[str, typer.Argument(metavar="[MODEL]", help="A file, folder or URL.", show_default=False)] = "",
     sha256: Annotated[str, typer.Option(help="What its digest has to be.")] = "",
+    stage: Annotated[bool, typer.Option("--stage", help="Load it beside the live one, as the candidate.")] = False,
+    promote: Annotated[bool, typer.Option("--promote", help="Make the candidate live.")] = False,
+    discard: Annotated[bool, typer.Option("--discard", help="Take the candidate away.")] = False,
+    shadow: Annotated[
+        float | None, typer.Option(help="Give the candidate copies of this share of what is asked, 0 to 1.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Give a streaming unit that runs a new model, without a restart; one that does not fit is refused."""
+    """Give a unit that runs a new model, without a restart; one that does not fit is refused."""
     from packer_lib import release, settings
 
-    done = release.swap(pipeline_id, step, model, settings.read(), sha256=sha256, progress=say)
+    asked = [name for name, given in _changes(model, promote, discard, shadow).items() if given]
+    if len(asked) != 1 or (asked != ["MODEL"] and (stage or sha256)):
+        raise typer.BadParameter(
+            "name a MODEL (which --stage and --sha256 are about), or one of --promote, --discard and --shadow"
+        )
+    config = settings.read()
+    if model:
+        done = release.swap(pipeline_id, step, model, config, sha256=sha256, stage=stage, progress=say)
+    elif shadow is not None:
+        done = release.shadow(pipeline_id, step, shadow, config, progress=say)
+    else:
+        done = (release.promote if promote else release.discard)(pipeline_id, step, config, progress=say)
     _print_changes(pipeline_id, done, as_json)
+    if stage and not as_json:
+        say(f"ask it with ?version=candidate; then mlpacker swap {pipeline_id} {step} --promote, or --discard")
+
+
+def _changes(model: str, promote: bool, discard: bool, shadow: float | None) -> dict[str, bool]:
+    return {"MODEL": bool(model), "--promote": promote, "--discard": discard, "--shadow": shadow is not None}
 
 
 @app.command()
@@ -240,7 +263,14 @@ def _state(unit: dict[str, Any]) -> str:
 
 
 def _models(unit: dict[str, Any]) -> str:
-    return ", ".join(f"{model['step']} {model['version']}" for model in unit["models"])
+    """What is live, and what is loaded beside it: `lstm 6fd1c0ffee12 (candidate 2b0071a3a9c4)`."""
+    return ", ".join(f"{model['step']} {model['version']}{_beside(unit, model)}" for model in unit["models"])
+
+
+def _beside(unit: dict[str, Any], model: dict[str, Any]) -> str:
+    others = [one for one in unit["versions"] if one["step"] == model["step"] and one.get("label") != "stable"]
+    said = ", ".join(f"{one.get('label') or one.get('number')} {one['version']}" for one in others)
+    return f" ({said})" if said else ""
 
 
 @app.command()

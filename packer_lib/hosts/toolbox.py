@@ -6,7 +6,7 @@ Copied to every machine as one file and run there as `python -I -S toolbox.py WO
     launch FILE NAME=VALUE…      become the process FILE describes: {"argv", "env", "cwd"}, told this besides
     port HOST PORT               {"free", "pid", "command", "program"}: who listens there, as far as this user may see
     free HOST FIRST HOME         {"port"}: the first free one from FIRST that no release below HOME has
-    http METHOD URL TIMEOUT      {"status", "body"}; the request's body on stdin; status 0 when nobody answers
+    http METHOD URL TIMEOUT      {"status", "body"}; status 0 when nobody answers; POST: {"body", "key"} on stdin
     private FOLDER               {}: makes the folder, ours alone; fails when somebody else may have been there first
     programs SOCKET              {"programs": [{"name", "word", "pid", "text"}]}: what the supervisord there runs
     update SOCKET NAME           {"changed": bool}: it runs that program, or does not, as its configuration now says
@@ -187,18 +187,21 @@ def _runs(pid: int) -> bool:
     return _text(f"/proc/{pid}/stat").rpartition(")")[2].split()[:1] not in ([], ["Z"])
 
 
-def http(method: str, url: str, timeout: str, body: bytes | None = None) -> dict[str, object]:
+def http(method: str, url: str, timeout: str, body: bytes | None = None, key: str = "") -> dict[str, object]:
     import http.client
     from urllib.parse import urlsplit
 
     place = urlsplit(url)
+    headers = {"Content-Type": "application/json"} if body else {}
+    if key:
+        headers["Authorization"] = "Bearer " + key
     connection = http.client.HTTPConnection(place.hostname or "", place.port, timeout=float(timeout))
     try:
         connection.request(
             method,
             place.path + (f"?{place.query}" if place.query else ""),
             body,
-            {"Content-Type": "application/json"} if body else {},
+            headers,
         )
         response = connection.getresponse()
         return {"status": response.status, "body": response.read().decode("utf-8", "replace")}
@@ -325,7 +328,8 @@ def main(argv: list[str]) -> None:
     elif word in SUPERVISED:
         print(json.dumps(supervised(word, *rest)))
     elif word == "http" and rest[0] != "GET":
-        print(json.dumps(http(rest[0], rest[1], rest[2], sys.stdin.buffer.read())))
+        told = json.load(sys.stdin)  # a key is in nobody's argv
+        print(json.dumps(http(rest[0], rest[1], rest[2], told["body"].encode(), told["key"])))
     else:
         words = {"port": port, "free": free, "private": private, "clear": clear, "http": http, "ready": ready}
         print(json.dumps(words[word](*rest)))  # type: ignore[operator]

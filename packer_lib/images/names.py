@@ -26,7 +26,7 @@ PLAIN = re.compile(r"[a-z0-9]+(?:[-._][a-z0-9]+)*")
 LONGEST = 63
 NETWORK = "mlpacker"
 DOOR_FOLDER = "/run/mlpacker"  # in every container
-PORT = 8080  # in every container
+PORT, ADMIN_PORT = 8080, 8081  # in every container
 
 
 def slug(name: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, cast
 
-from packer_lib.padl.model import Batch, Golden, Link, Machine, Pipeline, Queue, Resources, SecretRef, Step
+from packer_lib.padl.model import Admin, Batch, Golden, Link, Machine, Pipeline, Queue, Resources, SecretRef, Step
 
 SYNONYMS = {"sklearn": "scikit-learn"}
 PORTS = {"mqtt": 1883, "kafka": 9092}
@@ -45,7 +45,21 @@ def _with(pipeline: Pipeline, value: dict[str, Any]) -> Pipeline:
         env=_environment(value),
         registry=_text(value, "registry") or None,
         link=_link(_object(value, "link")),
+        admin=_admin(_object(value, "admin")),
+        key=_reference(_object(value, "key"), "key_env"),
     )
+
+
+def _admin(node: dict[str, Any]) -> Admin | None:
+    port = _whole(node, "port", 0)
+    return Admin(port, _reference(node, "token_env"), node.get("expose") is True) if port else None
+
+
+def _reference(node: dict[str, Any], env: str) -> SecretRef | None:
+    for key, kind in (("conn_id", "conn"), (env, "env")):
+        if _text(node, key):
+            return SecretRef(cast("Any", kind), _text(node, key))
+    return None
 
 
 def _link(node: dict[str, Any]) -> Link:
@@ -75,11 +89,19 @@ def _artefact(props: dict[str, Any]) -> dict[str, Any]:
         "serializer": _text(props, "serializer") or None,
         "sha256": _text(props, "sha256") or None,
         "ref": _text(props, "ref") or None,
+        "versions": _versions(props.get("versions")),
         "input_format": _text(props, "input_format", "json"),
         "output_format": _text(props, "output_format", "json"),
         "entrypoint": _text(props, "entrypoint", "main.py"),
         "function": _text(props, "function", "handler"),
     }
+
+
+def _versions(written: Any) -> dict[str, Any]:
+    """As the runtime has it, see runtime/wanted.py."""
+    if written == "all":
+        return {"all": True}
+    return dict(written) if isinstance(written, dict) and written else {"latest": 1}
 
 
 def _behaviour(node: dict[str, Any]) -> dict[str, Any]:

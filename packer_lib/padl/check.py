@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from packer_lib.padl import containers, cron, delivery, links, messages, paths, placement
+from packer_lib.padl import containers, control, cron, delivery, links, messages, paths, placement
 from packer_lib.padl.document import Finding
 from packer_lib.padl.model import Pipeline, Queue, Step
 
@@ -21,7 +21,7 @@ _SECRET_KEYS = ("conn_id", "key_file", "pass_env", "pass")
 def check(pipeline: Pipeline, value: dict[str, Any]) -> list[Finding]:
     """Every finding of every rule. `value` is the document, for what the pipeline leaves out on purpose (secrets)."""
     found = [finding for rule in RULES for finding in rule(pipeline)]
-    return [*found, *_logins(pipeline, value)]
+    return [*found, *_logins(pipeline, value), *control.references(value)]
 
 
 def _schedule(pipeline: Pipeline) -> Iterator[Finding]:
@@ -133,6 +133,8 @@ RULES: tuple[Rule, ...] = (
     placement.replicas,
     placement.twins,
     placement.calls,
+    control.without_effect,
+    control.range_of_ports,
     containers.without_effect,
     containers.limits,
     containers.brokers,

@@ -118,6 +118,16 @@ class Machine:
 
 
 @dataclass(frozen=True, slots=True)
+class Admin:
+    """Where a unit that runs is changed, by who has the token: `port` for the first unit of a machine, the next for the
+    next. On 127.0.0.1, or with `expose` where the unit itself listens."""
+
+    port: int
+    token: SecretRef | None = None
+    expose: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Pipeline:
     """One PADL file. Steps, queues and machines stay in the order of the file."""
 
@@ -139,5 +149,7 @@ class Pipeline:
     env: dict[str, str] = field(default_factory=dict)
     registry: str | None = None
     link: Link = Link()
+    admin: Admin | None = None
+    key: SecretRef | None = None
     file: str = ""
     warnings: tuple[Problem, ...] = ()

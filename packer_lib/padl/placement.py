@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from packer_lib.padl import graph
+from packer_lib.padl import control, graph
 from packer_lib.padl.containers import is_loopback
 from packer_lib.padl.document import Finding
 from packer_lib.padl.links import place, suggestion
@@ -114,10 +114,11 @@ def _named(step: Step) -> str:
 
 
 def ports(pipeline: Pipeline) -> Iterator[Finding]:
-    """A unit has one port, and a machine gives a port to one unit."""
+    """A unit has one port, and a machine gives a port to one unit; so it does with admin ports."""
     taken: dict[tuple[object, int], tuple[str, str]] = {}
     hosts = {machine.id: _address(machine) for machine in pipeline.machines}
     local = pipeline.deploy_mode == "local"
+    yield from _admin_ports(pipeline, hosts)
     for group in graph.groups(pipeline):
         for step in group:
             if step.port is None:
@@ -130,6 +131,18 @@ def ports(pipeline: Pipeline) -> Iterator[Finding]:
                 yield Finding(("pipeline", step.name, "port"), message)
 
 
+def _admin_ports(pipeline: Pipeline, hosts: dict[str, tuple[str, int]]) -> Iterator[Finding]:
+    """Which of them a step has for its own."""
+    machines = {step.name: step.machine if pipeline.deploy_mode == "remote" else None for step in pipeline.steps}
+    places = {name: hosts.get(machine or "", machine) for name, machine in machines.items()}
+    admin = {(places[unit], port): unit for unit, port in control.admin_ports(pipeline).items()}
+    for step in pipeline.steps:
+        unit = admin.get((places[step.name], step.port or 0))
+        if unit:
+            message = f"port {step.port} is the admin port of unit '{unit}' on the same machine"
+            yield Finding(("pipeline", step.name, "port"), message, "give one of them another port")
+
+
 def _second_port(step: Step, group: tuple[Step, ...]) -> Iterator[Finding]:
     first = next(other for other in group if other.port is not None)
     if first.port != step.port:
@@ -138,8 +151,8 @@ def _second_port(step: Step, group: tuple[Step, ...]) -> Iterator[Finding]:
 
 
 def replicas(pipeline: Pipeline) -> Iterator[Finding]:
-    """Steps of one unit share its processes. Requests are not shared by any yet; an address that a unit listens on is
-    for one process, and what a WebSocket sends goes to everybody who is connected."""
+    """Steps of one unit share its processes. An address that a unit listens on for a queue is for one process, and what
+    a WebSocket sends goes to everybody who is connected."""
     listening = {queue.id for queue in pipeline.queues if queue.options.get("role") == "server"}
     sockets = {queue.id for queue in pipeline.queues if queue.connector == "websocket"}
     for group in graph.groups(pipeline):
@@ -149,20 +162,15 @@ def replicas(pipeline: Pipeline) -> Iterator[Finding]:
             if step.replicas != several[0].replicas:
                 message = f"'{several[0].name}' has {several[0].replicas}, and both steps are one unit"
                 yield Finding(here, message, "keep one of them")
-        if several:
-            yield from _not_shared(group, several[0], pipeline, listening, sockets)
+        if several and pipeline.package_mode == "stream":
+            yield from _not_shared(group, several[0], listening, sockets)
 
 
-def _not_shared(
-    group: tuple[Step, ...], first: Step, pipeline: Pipeline, listening: set[str], sockets: set[str]
-) -> Iterator[Finding]:
+def _not_shared(group: tuple[Step, ...], first: Step, listening: set[str], sockets: set[str]) -> Iterator[Finding]:
     here = ("pipeline", first.name, "replicas")
     read = {name for step in group for name in step.inputs}
     names = read | {name for step in group for name in step.outputs}
-    if pipeline.package_mode == "api":
-        message = "an API unit is one process: its requests are spread over workers in a later version"
-        yield Finding(here, message, "take 'replicas' out")
-    elif names & listening:
+    if names & listening:
         queue = min(names & listening)
         yield Finding(here, f"the unit listens for '{queue}' as a websocket server, which one process can do")
     elif read & sockets:

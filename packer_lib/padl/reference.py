@@ -38,8 +38,10 @@ _RULES = """## Rules between the parts
 - Steps of one unit agree on `port`, `replicas` and `resources`; a machine gives a port to one unit.
 - A machine has one id: two with the same host, port and user are an error.
 - In a container `localhost` is the container: a broker on the machine itself is `host.docker.internal`.
-- `registry`, `resources` and `install` are for containers, `link` for API pipelines of several units; elsewhere each is
-  a warning.
+- `registry`, `resources` and `install` are for containers, `link` for API pipelines of several units, `admin` and `key`
+  for API pipelines; elsewhere each is a warning.
+- `admin` and `key` have their secret by reference only, one each: a variable or a connection. The admin ports of a
+  pipeline's units on one machine follow each other; none is the `port` of a step there.
 - `dead_letter` and `"on_error": "dead_letter"` need each other.
 - A model's `path` is relative to the PADL file, absolute under a root that this installation allows, or a URL of an
   allowed scheme. Code is a git repository or a folder beside the file. Nothing outside is read.

@@ -22,7 +22,7 @@ _HERE = Path(__file__).resolve().parent
 _FOLDERS = (_HERE / "schemas", _HERE.parents[1] / "padl_schemas")
 _KINDS: dict[type, str] = {str: "a string", int: "an integer", float: "a number", bool: "a boolean"}
 _CONTAINERS: dict[type, str] = {dict: "an object", list: "a list", type(None): "null"}
-_HIDDEN = re.compile(r"pass(?!_env$)|secret|token|^env$|^config$|key_file")
+_HIDDEN = re.compile(r"pass(?!_env$)|secret|token(?!_env$)|^env$|^config$|key_file")
 
 
 @cache

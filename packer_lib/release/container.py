@@ -158,9 +158,9 @@ class Container:
             release.image,
             inside.labels(release, "door"),
             volume=_make_volume(host, release),
-            publish=((release.host, release.port, names.PORT),),
+            publish=inside.doors(release),
             entrypoint=PYTHON,
-            command=(*DOOR_PROGRAM, "hold", names.DOOR_FOLDER, inside.ALL, str(names.PORT)),
+            command=(*DOOR_PROGRAM, "hold", names.DOOR_FOLDER, inside.ALL, str(names.PORT), *inside.passage(release)),
             healthcheck=False,
         )
         _create(host, what, {})
@@ -175,8 +175,10 @@ def _make_state(host: Host, release: Release) -> str:
     """Open to the container's user, whatever number the engine makes of it; to nobody else, for the folder that all of
     them are in is ours alone. What is in it the deployer can remove, since folders in it are made here only."""
     folder = Layout(host.home).state(release.pipeline, release.unit, release.id)
-    must(host, commands.make_folders(folder, f"{folder}/models"))
-    must(host, commands.open_folder(folder))
+    steps = [f"{folder}/models/{step}" for step, _ in release.models]
+    must(host, commands.make_folders(folder, f"{folder}/models", *steps))
+    for open_one in (folder, *steps):  # to steps' folders come models that are sent to the unit itself
+        must(host, commands.open_folder(open_one))
     must(host, commands.readable_folder(f"{folder}/models"))
     return folder
 
@@ -241,8 +243,7 @@ def _age(host: Host, since: str) -> float:
 
 
 def _has_port(door: Mapping[str, Any], release: Release) -> bool:
-    bound = door["HostConfig"]["PortBindings"].get(f"{names.PORT}/tcp") or []
-    return [(place["HostIp"], place["HostPort"]) for place in bound] == [(release.host, str(release.port))]
+    return inside.bound(door["HostConfig"]["PortBindings"] or {}) == set(inside.doors(release))
 
 
 def _make_network(host: Host) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from packer_lib.images import names, words
 from packer_lib.release.forms import Launch
@@ -34,6 +34,27 @@ def published(release: Release, process: str, launch: Launch) -> Iterator[tuple[
         yield (release.host, release.port, names.PORT)
     for port in launch.ports:
         yield (release.host if release.machine is None else ALL, port, port)
+
+
+def doors(release: Release) -> tuple[tuple[str, int, int], ...]:
+    """What the door of a unit publishes: its port, and its admin port where it has one."""
+    own = ((release.host, release.port, names.PORT),)
+    return (*own, (release.admin_host, release.admin_port, names.ADMIN_PORT)) if release.admin_port else own
+
+
+def bound(ports: Mapping[str, Sequence[Mapping[str, str]]]) -> set[tuple[str, int, int]]:
+    """What an engine says of a container, as in `doors`."""
+    return {
+        (place["HostIp"], int(place["HostPort"]), int(port.partition("/")[0]))
+        for port, places in ports.items()
+        for place in places or ()
+    }
+
+
+def passage(release: Release) -> tuple[str, ...]:
+    """Where the door leads those who come to the admin port: to the container of the current release."""
+    unit = names.container(release.pipeline, release.unit, "{}")
+    return (str(names.ADMIN_PORT), f"{unit}:{names.ADMIN_PORT}") if release.admin_port else ()
 
 
 def hosts_in(text: str, wanted: Sequence[str]) -> tuple[tuple[str, str], ...]:

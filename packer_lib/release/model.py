@@ -18,7 +18,8 @@ class Release:
     `frame` differ in their models only. `since` (UTC) is empty until it has answered. `machine`: its id in the PADL
     file (None: this machine), `host` the address that it listens on there, `address` what people reach that machine by
     (empty: the same). `image` is what a container is made of, always by digest. `replicas` is how many processes it is
-    to have, and no part of what it is, as the models are not: others are the same release.
+    to have, and no part of what it is, as the models are not: others are the same release. `admin_host:admin_port` is
+    where it is changed (0: nowhere).
     """
 
     pipeline: str
@@ -40,6 +41,8 @@ class Release:
     replicas: int = 1
     own: tuple[tuple[str, str], ...] = ()
     frame: str = ""
+    admin_host: str = ""
+    admin_port: int = 0
 
     @property
     def processes(self) -> tuple[str, ...]:
@@ -56,6 +59,11 @@ class Release:
     def local(self) -> str:
         """Where the unit's public port is for its own machine."""
         return _url({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host), self.port)  # noqa: S104
+
+    @property
+    def admin(self) -> str:
+        """Where it is changed; empty: nowhere."""
+        return _url(self.admin_host, self.admin_port) if self.admin_port else ""
 
     @property
     def has_door(self) -> bool:

@@ -110,6 +110,17 @@ def staged(place: Place, step: str, sha256: str) -> Staged:
     return Staged(f"{folder}/{names[0]}", sha256, PurePosixPath(names[0]).suffix[1:])
 
 
+def missing(place: Place) -> list[str]:
+    """Why the release cannot have its models, a sentence each."""
+    found = []
+    for step, sha256 in place.release.models:
+        try:
+            staged(place, step, sha256)
+        except DeployFailed as error:
+            found.append(error.message)
+    return found
+
+
 def to(place: Place, want: Wanted, unit: Unit) -> Wanted:
     """`want` with the release's models live; candidates stay what they are."""
     policies: Policies = {step.name: step.versions for step in unit.steps}

@@ -33,13 +33,25 @@ def choose(host: Host, plan: Plan, unit: Unit, there: Records, address: str) -> 
     port = unit.port or known(unit, there)
     if not port:
         return _free(host, address, program(plan.pipeline, unit.name))
+    step = next((step for step in unit.steps if step.port), None) or unit.steps[0]
+    _require(host, plan, there, address, port, ("pipeline", step.name, *(["port"] if step.port else [])))
+    return port
+
+
+def admin(host: Host, plan: Plan, unit: Unit, there: Records, address: str) -> int:
+    """The unit's admin port, 0 without one; errors as `choose`."""
+    if address and unit.admin_port:
+        _require(host, plan, there, address, unit.admin_port, ("admin", "port"))
+    return unit.admin_port or 0
+
+
+def _require(host: Host, plan: Plan, there: Records, address: str, port: int, pointer: tuple[str, ...]) -> None:
+    """It is free, or ours."""
     holder = _toolbox(host, "port", address, str(port))
     if not holder["free"] and not _is_ours(host, plan, there, port, holder):
-        step = next((step for step in unit.steps if step.port), None) or unit.steps[0]
         taken = f"port {port} on {host.name} is taken by {_who(holder)}"
-        pointer = ("pipeline", step.name, *(["port"] if step.port else []))
-        raise DeployFailed(placed(plan, pointer, taken), "stop that process, or give the step another `port`")
-    return port
+        what = "choose another" if pointer[0] == "admin" else "give the step another `port`"
+        raise DeployFailed(placed(plan, pointer, taken), f"stop that process, or {what}")
 
 
 def known(unit: Unit, there: Records) -> int:
@@ -60,7 +72,9 @@ def _is_ours(host: Host, plan: Plan, there: Records, port: int, holder: dict[str
         return True
     published = not holder["pid"] or "docker-proxy" in str(holder["command"])
     kept = (release for releases in there.history.values() for release in releases)
-    return published and any(release.port == port and release.form == "container" for release in kept)
+    return published and any(
+        port in (release.port, release.admin_port) for release in kept if release.form == "container"
+    )
 
 
 def _free(host: Host, address: str, name: str) -> int:

@@ -9,7 +9,7 @@ from packer_lib import kept
 from packer_lib.errors import MLPackerError
 from packer_lib.kept import Generation
 from packer_lib.plan import from_dict
-from packer_lib.release import fleets, live, scene
+from packer_lib.release import fleets, live, models, scene
 from packer_lib.release.fleets import Machines
 from packer_lib.release.model import Release, UnitStatus
 from packer_lib.release.scene import Scene
@@ -84,10 +84,11 @@ def _releases(found: Scene, wanted: Generation, generations: Sequence[Generation
         release = next((one for one in kept_ if one.id == identity), None)
         if release is None:
             missing.append(f"{unit.name} {identity} is no longer on {machine or 'this machine'}")
-        else:
-            models = wanted.models.get(unit.name, {})  # none is told of one from before they were kept
-            live = tuple((step, models.get(step, sha256)) for step, sha256 in release.models)
-            there.append(replace(release, replicas=unit.replicas, models=live))
+            continue
+        told = wanted.models.get(unit.name, {})  # none of one from before they were kept
+        live = tuple((step, told.get(step, sha256)) for step, sha256 in release.models)
+        there.append(replace(release, replicas=unit.replicas, models=live))
+        missing += models.missing(models.Place(found.host(release), there[-1], 1))
     if missing:
         raise NoWayBack(f"{found.plan.pipeline}: {'; '.join(missing)}", _listed(generations))
     return there

@@ -9,7 +9,7 @@ from packer_lib import commands
 from packer_lib.build import Environment
 from packer_lib.bundle import Bundle
 from packer_lib.hosts import Host
-from packer_lib.hosts.home import must, prepare
+from packer_lib.hosts.home import prepare
 from packer_lib.hosts.layout import Layout
 from packer_lib.plan import Plan, Unit
 from packer_lib.release import models, records, stage, switch
@@ -57,5 +57,4 @@ def put_models(host: Host, release: Release, bundle: Bundle) -> None:
             source = bundle.path / step.path
             target = f"{place.state}/models/{step.name}/{step.sha256}/{PurePosixPath(step.path).name}"
             host.put(source, target, models.READABLE if source.is_file() else None)
-    must(host, commands.make_folders(f"{place.state}/models"))
-    must(host, commands.readable(f"{place.state}/models"))
+            host.run(commands.readable(str(PurePosixPath(target).parent)))  # what a unit put there itself is its own

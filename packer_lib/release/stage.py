@@ -24,7 +24,7 @@ from packer_lib.hosts import Host
 from packer_lib.hosts.home import must, prepare, put_text
 from packer_lib.hosts.layout import DOOR, Layout
 from packer_lib.plan import Plan, Unit
-from packer_lib.release import ports, records, supervisor
+from packer_lib.release import control, ports, records, supervisor
 from packer_lib.release.fleets import Machines
 from packer_lib.release.forms import Launch, form_of
 from packer_lib.release.model import Release
@@ -88,7 +88,7 @@ def draft(  # noqa: PLR0913
     """What the unit's release would be on its machine, and what it would be started with; `made` is its environment, or
     the reference of its image. Nothing is put there but the machine's own key."""
     env = {**variables(plan, unit), **_secrets(plan, unit, settings), **_links(fleet, plan, unit, settings)}
-    env |= _watched(plan, settings)
+    env |= {**_watched(plan, settings), **control.variables(plan, unit, settings)}
     host = fleet[unit.machine]
     layout, there = Layout(host.home), records.read(host, plan.pipeline)
     address = ports.bind(plan, unit, settings)
@@ -111,6 +111,8 @@ def draft(  # noqa: PLR0913
         replicas=unit.replicas,
         own=bundle.models,
         frame=frame(plan, bundle, settings),
+        admin_host=control.address(plan, unit, settings),
+        admin_port=ports.admin(host, plan, unit, there, control.address(plan, unit, settings)),
     )
     launch = _launch(host, plan, unit, release, made, env)
     return replace(release, id=_identity(_key(host, layout), release, launch)), launch
@@ -179,6 +181,7 @@ def _identity(key: bytes, release: Release, launch: Launch) -> str:
     """
     told = asdict(launch)
     place = [release.machine, release.form, release.address, release.host, release.port]
+    place += [release.admin_host, release.admin_port] if release.admin_port else []
     content = json.dumps([release.bundle, release.image, place, told], sort_keys=True)
     return hmac.new(key, content.encode(), hashlib.sha256).hexdigest()[:12]
 

@@ -13,7 +13,6 @@ from difflib import get_close_matches
 from packer_lib import artefacts, commands, kept
 from packer_lib.artefacts import Artefact
 from packer_lib.errors import MLPackerError
-from packer_lib.hosts.home import must
 from packer_lib.padl.model import Step
 from packer_lib.plan import Plan, Unit, from_dict
 from packer_lib.release import fleets, models, records, scene, switch
@@ -66,7 +65,7 @@ def swap(  # noqa: PLR0913
     """
     plan = _plan(pipeline, settings)
     _, found = _step(plan, step)
-    artefact, serializer = artefacts.fetch_another(plan, found, model, sha256, settings)
+    artefact, serializer = artefacts.fetch_another(plan, found, model, sha256, settings, progress)
     what = "stage" if stage else "swap"
     with _locked(plan, step, what, settings, progress, fleet) as target:
         fresh = _put(target, artefact, serializer)
@@ -132,7 +131,7 @@ def _put(target: Target, artefact: Artefact, serializer: str) -> Staged:
     name = f"model.{serializer}" if source.is_file() else "model"
     path = f"models/{target.step.name}/{artefact.digest}/{name}"
     place.host.put(source, f"{place.state}/{path}", models.READABLE if source.is_file() else None)
-    must(place.host, commands.readable(f"{place.state}/models"))
+    place.host.run(commands.readable(f"{place.state}/models/{target.step.name}/{artefact.digest}"))
     target.progress(f"{place.name}: model {artefact.digest[:12]} is there, waiting for {models.said(place)}")
     return Staged(path, artefact.digest, serializer)
 

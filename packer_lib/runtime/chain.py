@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from .catalogue import CHECKS, FRAMEWORKS, find
 from .code_step import CodeStep
-from .contract import HandlerUnusable, ModelUnusable, StepFailed
+from .contract import HandlerUnusable, ModelUnusable, StepFailed, Tensor
 from .golden import CheckFailed, difference
 from .manifest import Manifest, StepSpec
 from .model_step import ModelStep
@@ -54,6 +54,7 @@ class Step(Protocol):
     def load(self) -> None: ...
     def run(self, values: Sequence[Any]) -> list[list[Any] | StepFailed]: ...
     def columns(self) -> tuple[str, ...]: ...
+    def tensors(self) -> tuple[Tensor | None, Tensor | None]: ...
     def close(self) -> None: ...
 
 
@@ -144,10 +145,22 @@ class Chain:
         flow.columns = [_without(flow.failed, column) for column in flow.columns]
         return flow
 
-    def columns(self) -> tuple[str, ...]:
-        """The names that the first model knows its inputs by, in their order, if it knows any."""
-        entries = self._entries("")
+    def columns(self, name: str = "") -> tuple[str, ...]:
+        """The names, in their order, that the model of the step `name` knows its inputs by, if any; "": the first."""
+        entries = (name,) if name else self._entries("")
         return next((step.columns() for step in self.steps if step.spec.name in entries), ())
+
+    def tensors(self, name: str) -> tuple[Tensor | None, Tensor | None]:
+        """What the step `name` takes and gives, or for "" the whole chain, as far as that is known: code may give back
+        anything."""
+        if name:
+            return next(step.tensors() for step in self.steps if step.spec.name == name)
+        first = [step for step in self.steps if step.spec.name in self._entries("")]
+        straight = len(first) == 1 and all(len(step.spec.outputs) <= 1 for step in self.steps)
+        if not straight:
+            return None, None
+        models = all(step.spec.kind == "model" for step in self.steps)
+        return first[0].tensors()[0], self.steps[-1].tensors()[1] if models else None
 
     def run_step(self, name: str, values: Sequence[Any], instead: Instead = ALL_LIVE) -> list[Outcome]:
         """One `Outcome` per value, of the step `name` and no other."""

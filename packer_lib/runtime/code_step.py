@@ -55,6 +55,9 @@ class CodeStep:
     def columns(self) -> tuple[str, ...]:
         return ()
 
+    def tensors(self) -> tuple[None, None]:
+        return None, None
+
     def close(self) -> None:
         if self._namespace is not None:
             self._namespace.deactivate()

@@ -123,11 +123,23 @@ class Sink(ABC):
         """Frees everything; may be called twice, and before `connect`. Does not flush."""
 
 
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """What a model takes or gives, described: a `datatype` of the Open Inference Protocol; the first length of `shape`
+    is that of the batch, -1 one that is free."""
+
+    datatype: str
+    shape: tuple[int, ...]
+
+
 class Framework(ABC):
     """A model file in, answers out. One thread at a time uses an instance, and it may be another than the one that
-    loaded it. `columns` are the names that a loaded model knows its inputs by, in their order, if it knows any."""
+    loaded it. Of a loaded model, as far as it is known: `columns` are the names that it knows its inputs by, in their
+    order; `takes` is what it is best given, `gives` what its answers make."""
 
     columns: tuple[str, ...] = ()
+    takes: Tensor | None = None
+    gives: Tensor | None = None
 
     def __init__(self, serializer: str) -> None:
         """`serializer` is one of the catalogue's for this framework."""

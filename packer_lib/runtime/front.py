@@ -29,9 +29,22 @@ from typing import Any, Protocol
 from . import arrival, bodies, metrics
 from .keys import Keys
 from .links import Onward
-from .predict import Answer, Refused, error_answer, overloaded, parse, predict, shown, wish
+from .predict import (
+    WISHES,
+    Answer,
+    Refused,
+    error_answer,
+    in_short,
+    overloaded,
+    parse,
+    predict,
+    shown,
+    unknown_failure,
+    wish,
+)
 from .room import Busy, Room
-from .worker import Worker
+from .tally import Tally
+from .worker import Outcomes, Worker
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -94,6 +107,13 @@ class Interface(Protocol):
         """To a request of one of these routes; raises `Refused`."""
 
 
+class Turn(Protocol):
+    """A request whose body is here, and that waits for its answer."""
+
+    def answer(self, answer: Answer, every: Headers) -> None:
+        """Sends it, with the headers `every`, unless the client has gone."""
+
+
 class Front:
     """Around `app`: the outermost app under `python service.py`, a middleware under `bentoml serve`.
 
@@ -119,6 +139,7 @@ class Front:
         self._max_body = max_body
         self._onward = onward
         self._leaving = leaving or Leaving()
+        self._tally = Tally()
         self._room = room or Room(8 * max_body)
         self._keys = keys
         self._headers = release_header(str(info["release"]))
@@ -153,6 +174,37 @@ class Front:
             await self._app(scope, receive, guarded(send, self._every))
         else:
             await respond(send, answer, self._every())
+
+    def shortly(self, headers: Headers, body: bytes, turn: Turn) -> bool:
+        """Whether `turn`, a `POST /predict`, gets its answer without a task of its own: when it asks for nothing but
+        that, in JSON. All else is for `__call__`, which answers this one the same."""
+        given = dict(headers)
+        if (
+            given.get(b"content-type") != bodies.JSON
+            or not WISHES.isdisjoint(given)
+            or check_headers(given, self._max_body)
+            or (self._keys and self._keys.refusal(given))
+        ):
+            return False
+        if self._onward is not None or self._worker.reason or self._worker.full:
+            return False
+        arrived, size = time.perf_counter(), len(body)
+        try:
+            instances = parse(body)
+            self._room.enter(size)
+        except (Refused, Busy) as error:
+            turn.answer(refusal(error), self._every())
+            return True
+
+        def answer(outcomes: Outcomes) -> None:
+            self._room.leave(size)
+            made = unknown_failure() if isinstance(outcomes, Exception) else in_short(outcomes)
+            turn.answer(made, self._every())
+            self._tally.answered(time.perf_counter() - arrived)
+
+        self._worker.submit(instances, answer)
+        self._tally.taken(len(instances))
+        return True
 
     def _find(self, path: str) -> tuple[Interface | None, Collection[bytes]]:
         """Who answers `path`, and the content types that it takes."""
@@ -220,8 +272,8 @@ class Front:
 
 
 def refusal(error: Refused | Busy) -> Answer:
-    refused = overloaded(error) if isinstance(error, Busy) else error
-    return error_answer(refused.status, str(refused), refused.headers)
+    error = overloaded(error) if isinstance(error, Busy) else error
+    return error_answer(error.status, str(error), error.headers)
 
 
 def readiness(reason: str) -> Answer:
@@ -235,9 +287,10 @@ def check_headers(headers: Mapping[bytes, bytes], max_body: int, kinds: Collecti
         return Refused(415, f"Content-Type is {kind.decode('latin-1')!r}; send {_listed(kinds)}")
     if headers.get(b"content-encoding", b"identity") != b"identity":
         return Refused(415, "Content-Encoding is not supported; send the body as it is")
-    if int(headers.get(b"content-length", b"0")) > max_body:
+    length = int(headers.get(b"content-length", b"0"))
+    if length > max_body:
         return arrival.too_large(max_body)
-    if kind is None and (b"content-length" in headers or b"transfer-encoding" in headers) and NO_KIND not in kinds:
+    if kind is None and (length or b"transfer-encoding" in headers) and NO_KIND not in kinds:
         return Refused(415, f"there is no Content-Type; send {_listed(kinds)}")
     return None
 
@@ -253,7 +306,8 @@ def kind_of(content_type: bytes) -> bytes:
 
 def require_method(method: str, path: str, *allowed: str) -> None:
     if method not in allowed:
-        raise Refused(405, f"{path} takes {' or '.join(allowed)}, got {method}")
+        text = f"{path} takes {' or '.join(allowed)}, got {method}"
+        raise Refused(405, text, ((b"allow", ", ".join(allowed).encode()),))
 
 
 async def read_body(receive: Receive, limit: int, room: Room) -> bytes:
@@ -290,11 +344,15 @@ def guarded(send: Send, every: Callable[[], Headers]) -> Send:
 
 
 async def respond(send: Send, answer: Answer, every: Headers) -> None:
+    await send({"type": "http.response.start", "status": answer.status, "headers": headers_of(answer, every)})
+    await send({"type": "http.response.body", "body": answer.body})
+
+
+def headers_of(answer: Answer, every: Headers) -> Headers:
     headers = [(b"content-type", answer.kind), (b"content-length", b"%d" % len(answer.body)), *answer.headers, *every]
     if answer.status in UNREAD and CLOSE not in headers:  # the rest of the body is not worth waiting for
         headers.append(CLOSE)
-    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-    await send({"type": "http.response.body", "body": answer.body})
+    return headers
 
 
 def release_header(release: str) -> Headers:

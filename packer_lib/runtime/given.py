@@ -12,6 +12,7 @@ from typing import Any
 from . import metrics
 from .door import Line
 from .front import Leaving
+from .posts import fitting
 from .serving import Server
 from .worker import Worker
 
@@ -43,7 +44,8 @@ class Given(Server):
 
     async def on_tick(self, counter: int) -> bool:
         """Every 100 ms."""
-        told = {"reason": self._worker.reason, "models": self._info["models"]}
+        models = {key: self._info[key] for key in ("models", "versions") if key in self._info}
+        told = fitting({"reason": self._worker.reason, **models})
         if told != self._told and self._say(told):
             self._told = told
         return await super().on_tick(counter)
@@ -82,8 +84,9 @@ class Given(Server):
             self._opening.add(task)
             task.add_done_callback(self._opening.discard)
         elif "unit" in message:
-            self._worker.others = message["unit"]["reason"]
-            self._unit.update(models=message["unit"]["models"])
+            self._worker.others = message["unit"].pop("reason")
+            metrics.PROCESSES[:] = message["unit"].pop("processes")
+            self._unit.update(message["unit"])
         elif "leaving" in message:
             self._leaving.now = message["leaving"]
         elif "died" in message:

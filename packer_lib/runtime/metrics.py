@@ -4,15 +4,34 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from pathlib import Path
 
 from prometheus_client import CONTENT_TYPE_LATEST as CONTENT_TYPE
-from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest, values
+from prometheus_client import (
+    REGISTRY,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Metric,
+    ProcessCollector,
+    generate_latest,
+    values,
+)
 from prometheus_client.registry import Collector
 
-FOLDER = os.environ.get("PROMETHEUS_MULTIPROC_DIR", "")  # where several processes of one unit keep them, for each other
-WORKER = os.environ.get("MLPACKER_WORKER", "")
-if FOLDER and WORKER:  # its files have its number, so that the next process of that number goes on with its counters
+
+def forget(folder: str, worker: str) -> None:
+    """What a dead process had in hand is no longer counted in `folder`. Its counters are: its successor has them."""
+    from prometheus_client.multiprocess import mark_process_dead
+
+    mark_process_dead(worker, folder)  # type: ignore[no-untyped-call]
+
+
+WORKER = os.environ.get("MLPACKER_WORKER", "")  # of several processes of one unit, which keep them in one folder
+FOLDER = os.environ.get("PROMETHEUS_MULTIPROC_DIR", "") if WORKER else ""
+PROCESSES: list[int] = []  # all of the unit, its parent first, where that is known
+if FOLDER:  # its files have its number, so that the next process of that number goes on with its counters
+    forget(FOLDER, WORKER)
     values.ValueClass = values.MultiProcessValue(lambda: WORKER)  # type: ignore[no-untyped-call]
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -74,13 +93,6 @@ def show_model(step: str, sha256: str, former: str = "") -> None:
     MODEL.labels(step, sha256[:12], sha256).set(1)
 
 
-def forget(folder: Path, worker: int) -> None:
-    """What a dead process had in hand is no longer counted in `folder`. Its counters are: its successor has them."""
-    from prometheus_client.multiprocess import mark_process_dead
-
-    mark_process_dead(worker, str(folder))  # type: ignore[no-untyped-call]
-
-
 def exposition() -> bytes:
     """Everything in Prometheus's text format, to be served as `CONTENT_TYPE`; of several processes the sum."""
     return generate_latest(_of_all() if FOLDER else REGISTRY)
@@ -102,6 +114,19 @@ class OfAll(Collector):
             if metric.name == "mlpacker_model":
                 metric.samples = [sample for sample in metric.samples if sample.value]
             yield metric
+        yield from _processes()
+
+
+def _processes() -> Iterable[Metric]:
+    """What the system says of `PROCESSES`, added up; the start is that of the first."""
+    found: dict[str, Metric] = {}
+    for process in PROCESSES:
+        for metric in ProcessCollector(pid=lambda pid=process: pid, registry=None).collect():  # type: ignore[misc]
+            kept = found.setdefault(metric.name, metric)
+            if kept is not metric and "start_time" not in metric.name:
+                total = kept.samples[0].value + metric.samples[0].value
+                kept.samples[0] = kept.samples[0]._replace(value=total)
+    return found.values()
 
 
 __all__ = [
@@ -122,6 +147,7 @@ __all__ = [
     "MESSAGES_SKIPPED",
     "MODEL",
     "PREDICT_SECONDS",
+    "PROCESSES",
     "RECONNECTS",
     "SHADOW",
     "SWAPS",

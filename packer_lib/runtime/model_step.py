@@ -1,19 +1,20 @@
 """A model step: a framework around a model file; standard library only (the framework's own library is imported by it).
 
-An input is an instance (a number or nested lists), or an object that carries one and travels on with the answer in it.
+An input is an instance (a number or nested lists, or a row as an object of the names that the model was trained with),
+or an object that carries one and travels on with the answer in it.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from .catalogue import FRAMEWORKS, find
 from .code_step import one_line
-from .contract import BadInput, Framework, ModelUnusable, StepFailed
+from .contract import BadInput, Framework, ModelUnusable, StepFailed, Tensor
 from .manifest import StepSpec
 from .trial import Recent
 
@@ -48,9 +49,10 @@ class ModelStep:
         results: list[list[Any] | StepFailed] = [[]] * len(values)
         instances: list[Any] = []
         places: list[int] = []
+        columns = self.columns()
         for place, value in enumerate(values):
             try:
-                instances.append(instance(value))
+                instances.append(instance(value, columns))
                 places.append(place)
             except BadInput as error:
                 results[place] = StepFailed(self.spec.name, "input", str(error))
@@ -59,6 +61,10 @@ class ModelStep:
         for place, answer in zip(places, answers, strict=True):
             results[place] = answer if isinstance(answer, StepFailed) else [_answer(values[place], answer)]
         return results
+
+    def tensors(self) -> tuple[Tensor | None, Tensor | None]:
+        """What the model takes and gives, as far as it is loaded and that is known."""
+        return (self._model.takes, self._model.gives) if self._model else (None, None)
 
     def columns(self) -> tuple[str, ...]:
         """The names that the model knows its inputs by, in their order; none when it is not loaded."""
@@ -99,21 +105,37 @@ class ModelStep:
         return failed
 
 
-def instance(value: Any) -> Any:
-    """What the model is asked about `value`: a former model's `prediction`, else `data`, else the value itself."""
+def instance(value: Any, columns: Sequence[str] = ()) -> Any:
+    """What the model is asked about `value`: a former model's `prediction`, else `data`, else what the object has under
+    the names of the model's `columns`, else the value itself."""
     if isinstance(value, dict):
         if "prediction" in value:
             return value["prediction"]
         if "data" in value:
             return value["data"]
+        if columns:
+            return _row(value, columns)
         raise BadInput(f"{EXPECTED}; the object has {', '.join(map(repr, value)) or 'no keys'}")
     if value is None:
         raise BadInput(f"{EXPECTED}; got null")
     return value
 
 
+def _row(value: Mapping[str, Any], columns: Sequence[str]) -> list[Any]:
+    """The values of the `columns`, in their order; `BadInput` when they are not the keys. What is alone in a list, as
+    in a tensor that is a column, is itself."""
+    if value.keys() != set(columns):
+        lacking = [name for name in columns if name not in value]
+        wrong = f"there is no {lacking[0]!r}" if lacking else f"{next(iter(value.keys() - set(columns)))!r} is none"
+        raise BadInput(f"{wrong} of the names that the model was trained with: {', '.join(columns)[:500]}")
+    row = (value[name] for name in columns)
+    return [one[0] if isinstance(one, list) and len(one) == 1 else one for one in row]
+
+
 def _answer(value: Any, prediction: Any) -> Any:
-    return {**value, "prediction": prediction} if isinstance(value, dict) else prediction
+    """An object that carries an instance travels on with the answer in it; a row by its names is the instance."""
+    carries = isinstance(value, dict) and ("prediction" in value or "data" in value)
+    return {**value, "prediction": prediction} if carries else prediction
 
 
 def check_file(path: Path, sha256: str) -> None:

@@ -31,6 +31,7 @@ import orjson
 
 from . import metrics
 from .chain import Outcome
+from .contract import Tensor
 from .front import NO_KIND, Request
 from .links import Onward
 from .manifest import Manifest, StepSpec
@@ -44,6 +45,7 @@ ROUTES = "/v2, /v2/health/live|ready, /v2/models/NAME[/versions/VERSION][/ready|
 NO_VERSION = "1"
 LABELS = (STABLE, CANDIDATE)
 SHOWN = ("version", "state", "reason", "number", "label")  # of a version, in the index
+INPUT, OUTPUT = "input-0", "predict"  # whatever an only input is called, it is taken
 PLATFORMS = {"scikit-learn": "sklearn"}
 FORMATS = {"onnx": "onnxv1"}  # as the specification has it
 REMEDY = (
@@ -103,7 +105,7 @@ class OpenInference:
                 model = self._find(name)
         match action:
             case []:
-                return _get(request, _described(model))
+                return _get(request, {**_described(model), **self._tensors(model)})
             case ["ready"]:
                 reason = self._worker.unready or ("" if model.step or not self._onward else await self._onward.ready())
                 return _readiness(request, {"name": name}, reason)
@@ -122,6 +124,16 @@ class OpenInference:
     def _of_step(self, step: StepSpec, live: str) -> Model:
         rows = tuple(row for row in self._info.get("versions", ()) if row["step"] == step.name)
         return Model(step.name, live, step.name, _platform(step), _plain(step), rows=rows)
+
+    def _tensors(self, model: Model) -> dict[str, Any]:
+        """Its inputs and outputs, as far as they are known."""
+        takes, gives = self._worker.tensors(model.step)
+        columns = self._worker.columns(model.step)
+        whole = model.step or self._onward is None
+        return {
+            "inputs": _shown(INPUT, takes, {"parameters": {"columns": columns}} if columns else {}),
+            "outputs": _shown(OUTPUT, gives if whole else None, {}),
+        }
 
     def _release(self) -> str:
         return self._info["release"] or NO_VERSION
@@ -231,7 +243,11 @@ def _ready_only(body: bytes) -> bool:
 
 
 def _described(model: Model) -> dict[str, Any]:
-    return {"name": model.name, "versions": _versions(model), "platform": model.platform, "inputs": [], "outputs": []}
+    return {"name": model.name, "versions": _versions(model), "platform": model.platform}
+
+
+def _shown(name: str, tensor: Tensor | None, more: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [{"name": name, "datatype": tensor.datatype, "shape": tensor.shape, **more}] if tensor else []
 
 
 def _platform(step: StepSpec) -> str:

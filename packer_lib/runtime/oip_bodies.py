@@ -12,12 +12,12 @@ from typing import Any
 
 import orjson
 
+from .oip import OUTPUT
 from .oip_tensors import Array, Tail, Tensor, read, rows, tensor
 from .predict import Answer, Refused
 
 __all__ = ["LENGTH", "OUTPUT", "Inference", "answer", "parse"]
 
-OUTPUT = "predict"  # the one output tensor
 LENGTH = b"inference-header-content-length"
 OCTETS = b"application/octet-stream"
 ID_MOST = 1024

@@ -3,15 +3,16 @@ only.
 
 What is said on the line between the two, beside the connections themselves:
 
-    parent → worker   {"serve": true} and a connection   {"unit": {"reason", "models"}}   what all workers together say
+    parent → worker   {"serve": true} and a connection   {"unit": {"reason", "models", "versions", …}}
                       {"leaving": true or false}         {"died": NUMBER}                 {"end": true}
-    worker → parent   {"reason", "models"}               {"closed": connections}          {"going": true}
+    worker → parent   {"reason", "models", "versions"}   {"closed": connections}          {"going": true}
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import os
 import socket
@@ -26,9 +27,11 @@ from .door import Line
 
 log = logging.getLogger("mlpacker.workers")
 
+WORKER = "MLPACKER_WORKER"  # its number
 LINE = "MLPACKER_LINE"  # in a worker's environment: the descriptor of its end
 ABSENT = "starting again"
 BACKLOG = 4096
+LONGEST_SAID = 32 << 10  # a longer one may be cut in two where the line is almost full
 AT_ONCE = 64  # connections accepted before anything else is looked at
 AGAIN_SECONDS = 0.05  # while there is nobody to be given a connection
 PAUSE, LONGEST_PAUSE, WELL = 0.25, 30.0, 60.0  # seconds before a dead one's successor starts; lived as long: as new
@@ -45,13 +48,14 @@ class Post:
         self.number = number
         self.process: subprocess.Popen[bytes] | None = None
         self.reason = "loading"
-        self.models: list[dict[str, str]] = []
+        self.has: dict[str, list[dict[str, Any]]] = {}  # its `models` and `versions`, as `/info` says them
         self.here = self.going = False
         self.open = 0  # connections that it has
         self.turn = 0  # when it was last given one
         self._hear = hear
         self._line: Line | None = None
         self._theirs: socket.socket | None = None
+        self._unsaid: deque[dict[str, Any]] = deque()
         self._since, self._deaths = 0.0, 0
 
     def start(self, environment: dict[str, str]) -> None:
@@ -60,12 +64,28 @@ class Post:
         self._line, self._since = Line(ours), time.monotonic()
         asyncio.get_running_loop().add_reader(ours.fileno(), self._listen, self._line)
         descriptor = self._theirs.fileno()
-        told = {"MLPACKER_WORKER": str(self.number), LINE: str(descriptor)}
+        told = {WORKER: str(self.number), LINE: str(descriptor)}
         argv = [sys.executable, *sys.orig_argv[1:]]
         self.process = subprocess.Popen(argv, env={**os.environ, **environment, **told}, pass_fds=[descriptor])
 
-    def say(self, message: dict[str, Any], connection: socket.socket | None = None) -> bool:
+    def give(self, connection: socket.socket) -> bool:
         """Whether it fits into the line."""
+        return not self._unsaid and self._send({"serve": True}, connection)
+
+    def say(self, message: dict[str, Any]) -> None:
+        """In its turn: later, while the line is full of what its process does not read."""
+        if self._line is not None:
+            self._unsaid.append(message)
+            if len(self._unsaid) == 1:
+                self._say_all()
+
+    def _say_all(self) -> None:
+        while self._unsaid and self._send(self._unsaid[0]):
+            self._unsaid.popleft()
+        if self._unsaid and self._line is not None:
+            asyncio.get_running_loop().call_later(AGAIN_SECONDS, self._say_all)
+
+    def _send(self, message: dict[str, Any], connection: socket.socket | None = None) -> bool:
         try:
             if self._line is not None:
                 self._line.send(message, connection)
@@ -77,12 +97,13 @@ class Post:
     def bury(self) -> list[socket.socket]:
         """After its process has ended: the connections that it has not taken."""
         self.process, self.here, self.going, self.open = None, False, False, 0
-        self.reason, self.models = ABSENT, []
+        self.reason, self.has = ABSENT, {}
         line, theirs = self._line, self._theirs
         if line is None or theirs is None:
             return []
         asyncio.get_running_loop().remove_reader(line.connection.fileno())
         self._line = self._theirs = None
+        self._unsaid.clear()
         with contextlib.closing(Line(theirs)) as rest, contextlib.closing(line):
             return list(_connections(rest))
 
@@ -97,6 +118,11 @@ class Post:
                 self._hear(self, message)
         except EOFError:  # cannot be while this process has the other end as well
             asyncio.get_running_loop().remove_reader(line.connection.fileno())
+
+
+def fitting(said: dict[str, Any]) -> dict[str, Any]:
+    """Without the versions where it would not go into the line at once."""
+    return said if len(json.dumps(said)) <= LONGEST_SAID else {**said, "versions": []}
 
 
 def _connections(line: Line) -> Any:
@@ -160,7 +186,7 @@ class Intake:
         while (post := self._pick()) is not None:
             if not self._held:
                 return True
-            if not post.say({"serve": True}, self._held[0]):
+            if not post.give(self._held[0]):
                 break
             self._held.popleft().close()
             self._turn += 1

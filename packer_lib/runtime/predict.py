@@ -22,6 +22,7 @@ from .worker import Worker
 
 log = logging.getLogger("mlpacker.rest")
 
+UNKNOWN = "the unit failed; its log says why"
 USAGE = 'expected {"data": [instance, …]}'
 INDENT = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
 
@@ -31,6 +32,7 @@ _answered = metrics.MESSAGES_OUT.labels("http")
 _remaining = REMAINING.encode()
 _outcomes = OUTCOMES.encode()
 _model = MODEL.encode()
+WISHES = frozenset({_remaining, _outcomes, *tracing.HEADERS})  # the headers that `wish` reads
 
 
 Headers = tuple[tuple[bytes, bytes], ...]
@@ -98,7 +100,7 @@ async def attempt(worker: Worker, onward: Onward | None, instances: list[Any], w
         raise Refused(503, f"not ready: {worker.reason}")
     if wish.step and wish.step not in worker.steps:
         raise Refused(404, f"this unit has no step {wish.step!r}, only {', '.join(worker.steps)}")
-    _taken.inc(len(instances))
+    taken(len(instances))
     try:
         running = run(worker, None if wish.alone else onward, instances, wish)
         return await (running if wish.deadline is None else _by(wish.deadline, running))
@@ -111,7 +113,7 @@ async def attempt(worker: Worker, onward: Onward | None, instances: list[Any], w
     except LinkFailed as failed:
         raise Refused(failed.status, str(failed), retry_after(failed.after)) from None
     except Exception:  # what should not have happened; who found it has logged it
-        raise Refused(500, "the unit failed; its log says why") from None
+        raise Refused(500, UNKNOWN) from None
 
 
 async def _by(deadline: float, running: Coroutine[Any, Any, list[Outcome]]) -> list[Outcome]:
@@ -127,13 +129,24 @@ async def run(worker: Worker, onward: Onward | None, instances: list[Any], wish:
     return await onward.run(outcomes, wish.deadline, wish.trace)
 
 
+def taken(instances: int) -> None:
+    """Counts them."""
+    _taken.inc(instances)
+
+
+def unknown_failure() -> Answer:
+    return error_answer(500, UNKNOWN)
+
+
 def in_short(outcomes: list[Outcome], trace: tracing.Trace | None = None) -> Answer:
     """Predictions, or the error of those that failed."""
-    failed = [(index, outcome.error) for index, outcome in enumerate(outcomes) if outcome.error]
-    if failed:
-        return failure(failed, trace)
+    predictions = []
+    for outcome in outcomes:
+        if outcome.error:
+            return failure([(index, each.error) for index, each in enumerate(outcomes) if each.error], trace)
+        predictions.append(final(outcome))
     try:
-        body = _encode({"predictions": [final(outcome) for outcome in outcomes]})
+        body = _encode({"predictions": predictions})
     except (TypeError, ValueError) as error:
         return error_answer(500, f"the last step gave what JSON cannot hold: {error}")
     return Answer(200, body, headers=given_out(outcomes))
@@ -143,8 +156,10 @@ def given_out(outcomes: list[Outcome]) -> Headers:
     """Counts them. The header that says which models made the answer: those of its first instance, for all instances of
     a request go through the same ones."""
     _answered.inc(len(outcomes))
-    made = next((outcome.models[0] for outcome in outcomes if outcome.models), b"")
-    return ((_model, made),) if made else ()
+    for outcome in outcomes:
+        if outcome.models:
+            return ((_model, outcome.models[0]),) if outcome.models[0] else ()
+    return ()
 
 
 def in_full(outcomes: list[Outcome]) -> Answer:

@@ -25,6 +25,7 @@ from . import chain, links, logs, posts
 from . import manifest as manifests
 from .admin.port import AdminPort
 from .contract import Replica
+from .documented import Documented
 from .door import Line
 from .front import App, Front, Leaving, Message, Receive, Send
 from .given import Given, die_with_parent
@@ -67,7 +68,7 @@ class Unit:
         self._worker = Worker(self._manifest, folder, self._fail, self._state, info.update, process)
         line = os.environ.get(posts.LINE)  # to the parent of several workers
         self._line = Line(socket.socket(fileno=int(line))) if line else None
-        self.options = {"name": self._manifest.unit, **OPTIONS}
+        self.options = {"name": self._manifest.unit, "workers": self._settings.workers, **OPTIONS}
         limit = self._settings.max_body_mib << 20
         keys = Keys(self._settings.api_key)
         self._onward = onward(self._manifest, self._settings.links, keys.header())
@@ -80,6 +81,7 @@ class Unit:
                 OpenInference(self._manifest, self._worker, self._onward, info),
                 Invocations(self._manifest, self._worker, self._onward),
                 ModelRunner(self._backing()),
+                Documented(self._manifest, self._worker, info, bool(keys)),
             ),
             "room": Room(self._settings.max_waiting_mib << 20),
             "keys": keys,

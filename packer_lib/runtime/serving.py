@@ -10,14 +10,17 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import Any, cast
 
 import uvicorn
 
 from .admin.port import AdminPort
-from .front import Leaving
+from .front import Front, Leaving
 from .patience import Connection, Patience
 from .ports import Doorway
+from .wire import Wire
 
 BACKLOG = 4096
 GRACE_SECONDS = 20
@@ -31,8 +34,8 @@ class Server(uvicorn.Server):
 
     admin: AdminPort | None = None
 
-    def __init__(self, app: Any, own: socket.socket | None, leaving: Leaving, doorway: Doorway | None) -> None:
-        super().__init__(_config(app))
+    def __init__(self, app: Front, own: socket.socket | None, leaving: Leaving, doorway: Doorway | None) -> None:
+        super().__init__(_config(app, partial(Wire, front=app)))
         self._own = own
         self._leaving = leaving
         self._doorway = doorway
@@ -71,7 +74,7 @@ class Server(uvicorn.Server):
 
     async def _listen_beside(self, app: Any, bound: socket.socket) -> asyncio.AbstractServer:
         """Another `app` by the same event loop; its connections are ended in order with all others."""
-        config = _config(app)
+        config = _config(app, Connection)
         config.load()
 
         def protocol() -> Any:
@@ -86,11 +89,11 @@ class Server(uvicorn.Server):
         return kind(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
 
 
-def _config(app: Any) -> uvicorn.Config:
+def _config(app: Any, http: Callable[..., Connection]) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         loop="uvloop",
-        http=Connection,
+        http=cast("Any", http),
         lifespan="off",
         log_config=None,
         access_log=False,

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
@@ -17,7 +18,7 @@ from typing import Any
 
 from . import memory, metrics
 from .chain import ALL_LIVE, Chain, Outcome
-from .contract import ALONE, HandlerUnusable, ModelUnusable, Replica
+from .contract import ALONE, HandlerUnusable, ModelUnusable, Replica, Tensor
 from .manifest import Manifest
 from .room import REQUESTS, Busy
 from .swap import Swaps
@@ -28,15 +29,19 @@ log = logging.getLogger("mlpacker.worker")
 STOP_SECONDS = 5.0
 
 
+Outcomes = list[Outcome] | Exception
+
+
 @dataclass(slots=True)
 class Job:
-    """The values of one request, for the chain or for one `step` of it, and where its outcomes go. `version`: of its
-    models, "" for those that are live."""
+    """The values of one request, for the chain or for one `step` of it, and who is told their outcomes, on the event
+    loop, while it is `open`. `version`: of its models, "" for those that are live."""
 
     values: list[Any]
     step: str
     version: str
-    answer: asyncio.Future[list[Outcome]]
+    answer: Callable[[Outcomes], None]
+    open: bool = True
 
 
 class Worker:
@@ -67,6 +72,7 @@ class Worker:
         self._arriving: list[Job] = []  # of this turn of the event loop, which alone touches it
         self._jobs: SimpleQueue[list[Job] | None] = SimpleQueue()
         self._waiting = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = Thread(target=self._work, name="chain", daemon=True)
         self._most = max((step.max_batch for step in manifest.steps), default=1)
 
@@ -83,27 +89,48 @@ class Worker:
     async def run(self, values: list[Any], step: str = "", version: str = "") -> list[Outcome]:
         """One outcome per value, of the chain or of one `step` of it; `version` names that of its models, see
         `Versions.instead`. `Busy` when too many requests wait already, `NoVersion`."""
-        if self._waiting >= REQUESTS:
+        if self.full:
             raise Busy(f"{REQUESTS} requests are waiting")
-        loop = asyncio.get_running_loop()
-        job = Job(values, step, version, loop.create_future())
+        answered: asyncio.Future[list[Outcome]] = asyncio.get_running_loop().create_future()
+        job = self.submit(values, partial(_settle, answered), step, version)
+        try:
+            return await answered
+        finally:
+            self._close(job)
+
+    @property
+    def full(self) -> bool:
+        """As many requests wait as may."""
+        return self._waiting >= REQUESTS
+
+    def submit(self, values: list[Any], answer: Callable[[Outcomes], None], step: str = "", version: str = "") -> Job:
+        """As `run`, for who has looked whether it is `full`: `answer` is called later, on the event loop."""
         if not self._arriving:
-            loop.call_soon(self._hand_over)
+            self._loop = asyncio.get_running_loop()
+            self._loop.call_soon(self._hand_over)
+        job = Job(values, step, version, answer)
         self._arriving.append(job)
         self._waiting += 1
-        try:
-            return await job.answer
-        finally:
-            self._waiting -= 1
+        return job
+
+    def _close(self, job: Job) -> bool:
+        """Whether it was open."""
+        was, job.open = job.open, False
+        self._waiting -= was
+        return was
 
     @property
     def unready(self) -> str:
         """Why the unit is not ready, "" when all of it is."""
         return self.reason or self.others
 
-    def columns(self) -> tuple[str, ...]:
-        """Of the chain's first model."""
-        return self._chain.columns()
+    def columns(self, step: str = "") -> tuple[str, ...]:
+        """Of the model of `step`, or of the chain's first."""
+        return self._chain.columns(step)
+
+    def tensors(self, step: str) -> tuple[Tensor | None, Tensor | None]:
+        """As `Chain.tensors`."""
+        return self._chain.tensors(step)
 
     def shadow_report(self) -> dict[str, Any]:
         """How candidates answered what live models were asked, see `Shadow.report`."""
@@ -168,8 +195,7 @@ class Worker:
     def _answer(self, jobs: list[Job]) -> None:
         """What asks for the whole chain together, what asks for one step or version together with its like."""
         for kind in dict.fromkeys((job.step, job.version) for job in jobs):
-            like = [job for job in jobs if (job.step, job.version) == kind and not job.answer.cancelled()]
-            self._answer_together(like, *kind)
+            self._answer_together([job for job in jobs if (job.step, job.version) == kind and job.open], *kind)
 
     def _answer_together(self, wanted: list[Job], step: str, version: str) -> None:
         values = [value for job in wanted for value in job.values]
@@ -179,34 +205,37 @@ class Worker:
             run_step, run = self._chain.run_step, self._chain.run
             outcomes = run_step(step, values, instead) if step else run(values, instead=instead)
         except NoVersion as error:
-            _deliver(wanted, [error] * len(wanted))
+            self._deliver(wanted, [error] * len(wanted))
             return
         except Exception as error:
             log.exception("a batch failed by what should not have happened")
-            _deliver(wanted, [error] * len(wanted))
+            self._deliver(wanted, [error] * len(wanted))
             return
-        parts: list[list[Outcome] | Exception] = []
+        parts: list[Outcomes] = []
         start = 0
         for job in wanted:
             parts.append(outcomes[start : start + len(job.values)])
             start += len(job.values)
-        _deliver(wanted, parts)
+        self._deliver(wanted, parts)
+
+    def _deliver(self, jobs: list[Job], answers: Sequence[Outcomes]) -> None:
+        """Hands every job its answer on the event loop, all in one wake-up."""
+        if jobs and self._loop is not None:
+            self._loop.call_soon_threadsafe(self._tell, jobs, answers)
+
+    def _tell(self, jobs: list[Job], answers: Sequence[Outcomes]) -> None:
+        for job, answer in zip(jobs, answers, strict=True):
+            if self._close(job):
+                job.answer(answer)
 
 
-def _deliver(jobs: list[Job], answers: list[Any]) -> None:
-    """Hands every job its answer on the event loop, all in one wake-up."""
-    if jobs:
-        jobs[0].answer.get_loop().call_soon_threadsafe(_settle, jobs, answers)
-
-
-def _settle(jobs: list[Job], answers: list[list[Outcome] | Exception]) -> None:
-    for job, answer in zip(jobs, answers, strict=True):
-        if job.answer.done():
-            continue  # the client has gone
-        if isinstance(answer, Exception):
-            job.answer.set_exception(answer)
-        else:
-            job.answer.set_result(answer)
+def _settle(answered: asyncio.Future[list[Outcome]], outcomes: Outcomes) -> None:
+    if answered.done():
+        return  # the client has gone
+    if isinstance(outcomes, Exception):
+        answered.set_exception(outcomes)
+    else:
+        answered.set_result(outcomes)
 
 
 def _observe(step: str, _size: int, seconds: float) -> None:

@@ -22,6 +22,7 @@ import signal
 import socket
 import sys
 import tempfile
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from . import logs
 from . import manifest as manifests
 from .manifest import Settings
 from .ports import Doorway, listen
-from .posts import LINE, Intake, Post
+from .posts import LINE, WORKER, Intake, Post, fitting
 
 log = logging.getLogger("mlpacker.workers")
 
@@ -45,6 +46,13 @@ def lead(folder: Path) -> None:
     settings = manifests.settings()
     if settings.workers > 1 and LINE not in os.environ and "--check" not in sys.argv:
         sys.exit(main(folder, settings))
+
+
+def follow() -> None:
+    """Under `bentoml serve`, which starts the processes itself: which of them this is."""
+    index = getattr(getattr(sys.modules.get("bentoml"), "server_context", None), "worker_index", None)
+    if index and manifests.settings().workers > 1:
+        os.environ[WORKER] = str(index - 1)
 
 
 def main(folder: Path, settings: Settings) -> int:
@@ -92,9 +100,11 @@ class Parent:
     def __init__(self, settings: Settings, own: socket.socket, numbers: Path) -> None:
         self._own, self._numbers = own, numbers
         self._posts = tuple(Post(number, self._heard) for number in range(settings.workers))
-        self._most = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - FILES
+        files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self._most = sys.maxsize if files == resource.RLIM_INFINITY else files - FILES
         self._intake = Intake(self._pick)
         self._leaving = Leaving(self)
+        self._started = datetime.now(UTC).isoformat(timespec="seconds")
         self._unit: dict[str, Any] = {}
         self._died: list[int] = []
         self._was_ready = self._failed = self._ending = False
@@ -140,14 +150,20 @@ class Parent:
         return min(ready or here, key=lambda post: (post.open, post.turn), default=None)
 
     def _start(self, post: Post) -> None:
-        if not self._stop.is_set():
+        if self._stop.is_set():
+            return
+        try:
             post.start({METRICS: str(self._numbers)})
+        except OSError as error:
+            log.error("worker %d cannot be started: %s", post.number, error.strerror)
+            post.bury()
+            self._again(post)
 
     def _heard(self, post: Post, message: dict[str, Any]) -> None:
         post.open -= message.get("closed", 0)
         post.going = post.going or "going" in message
         if "reason" in message:
-            post.reason, post.models = message["reason"], message["models"]
+            post.reason, post.has = message.pop("reason"), message
             new, post.here = not post.here, True
             self._consider()
             if new:
@@ -157,8 +173,9 @@ class Parent:
     def _consider(self) -> None:
         """What the unit is now, told to all when it was something else."""
         here = [post for post in self._posts if post.here]
-        models = [model for model in here[0].models if all(model in post.models for post in here)] if here else []
-        unit = {"reason": self.reason(), "models": models}
+        rows = {key: of_all([post.has.get(key, []) for post in here]) for key in ("models", "versions")}
+        processes = [os.getpid(), *(post.process.pid for post in here if post.process)]
+        unit = fitting({"reason": self.reason(), **rows, "started": self._started, "processes": processes})
         if unit != self._unit:
             self._unit = unit
             self.tell({"unit": unit})
@@ -184,16 +201,20 @@ class Parent:
             self._failed = True
             self._stop.set()
             return
-        pause = post.pause()
-        log.error("worker %d ended with code %d; another one starts in %.2f s", post.number, code, pause)
-        asyncio.get_running_loop().call_later(pause, self._start, post)
+        log.error("worker %d ended with code %d", post.number, code)
+        self._again(post)
         self._died.append(post.number)
         self._consider()
+
+    def _again(self, post: Post) -> None:
+        pause = post.pause()
+        log.warning("worker %d starts again in %.2f s", post.number, pause)
+        asyncio.get_running_loop().call_later(pause, self._start, post)
 
     def _forget(self, number: int) -> None:
         from . import metrics  # not before it is needed: 7 MB
 
-        metrics.forget(self._numbers, number)
+        metrics.forget(str(self._numbers), str(number))
 
     async def _end(self) -> None:
         """Nothing new is taken; workers answer what they have and end."""
@@ -211,6 +232,18 @@ class Parent:
                 log.error("worker %d does not end, and is killed", post.number)
                 post.process.kill()
                 post.process.wait()
+
+
+def of_all(told: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Of each model the row of those that all processes have, or that of the first one that does not have it ready."""
+    rows = [{(row["step"], row["sha256"]): row for row in each} for each in told]
+    found: list[dict[str, Any]] = []
+    for key in dict.fromkeys(key for each in rows for key in each):
+        of_key = [each[key] for each in rows if key in each]
+        not_ready = [row for row in of_key if row.get("state", "READY") != "READY"]
+        if not_ready or len(of_key) == len(rows):
+            found.append((not_ready or of_key)[0])
+    return found
 
 
 def fresh(state: Path) -> Path:

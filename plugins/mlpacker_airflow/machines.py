@@ -81,6 +81,20 @@ def connect(login: Login, settings: Settings) -> paramiko.SSHClient:
     return directly(secrets.connection(login, given), settings)
 
 
+def with_connections(settings: Settings, plan: Plan) -> Settings:
+    """`settings` with the passwords of the connections that the PADL file names for its key and its token."""
+    wanted = [plan.key, plan.admin.token if plan.admin else None]
+    named = [secret.where for secret in wanted if secret is not None and secret.kind == "conn"]
+    if not named:
+        return settings
+    from airflow.sdk import BaseHook
+
+    from packer_lib.secrets import CONNECTIONS
+
+    ours = [name for name in named if name.startswith(CONNECTIONS)]  # any other one is refused where it is asked for
+    return replace(settings, connections=tuple((name, BaseHook.get_connection(name).password or "") for name in ours))
+
+
 def with_registry(settings: Settings, plan: Plan) -> Settings:
     """`settings` with what the registry's Airflow connection holds, where the PADL file or a setting names one."""
     name = settings.registry_conn if plan.registry is None else plan.registry

@@ -18,7 +18,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException, Airfl
 from airflow.sdk.log import mask_secret
 
 from mlpacker_airflow import secrets
-from mlpacker_airflow.run import VALIDATE, Run, plain
+from mlpacker_airflow.run import SWAPS, VALIDATE, Run, plain
 from packer_lib import settings as installation
 from packer_lib.errors import BuildFailed, DeployFailed, MLPackerError, PadlInvalid, PolicyRefused
 from packer_lib.hosts import Host, Unreachable
@@ -26,7 +26,9 @@ from packer_lib.plan import Plan, Unit, to_dict
 from packer_lib.settings import Settings
 
 if TYPE_CHECKING:
+    from mlpacker_airflow.machines import Machines
     from packer_lib.artefacts import Artefact
+    from packer_lib.release import Release
 
 __all__ = ["VALIDATE", "Run", "StageOperator"]
 
@@ -102,7 +104,8 @@ class ValidateOperator(StageOperator):
 
         for warning in self.warnings:
             self.log.warning("%s", warning)
-        artefacts.require(self.planned, run.settings)
+        for problem in artefacts.require(self.planned, run.settings):
+            self.log.warning("%s", problem)
         with run.machines(self.planned) as fleet:
             release.preflight(fleet, self.planned, run.with_registry(self.planned), self.log.info)
         fetched = {unit.name: self._fetch(unit, run.settings) for unit in self.planned.units}
@@ -151,16 +154,35 @@ class TemplateOperator(StageOperator):
         return plain(replace(written, path=Path(kept)))
 
 
-class BuildOperator(StageOperator):
-    """On the unit's machine, an environment with exactly what the bundle's lock names; units with the same lock share
-    one."""
+class Builder(StageOperator):
+    """Builds nothing when the release that is live differs in its models only: it gets those, by a swap."""
 
     limit = timedelta(minutes=40)
 
     def work(self, run: Run) -> Any:
-        from packer_lib import build
+        from packer_lib import release
 
         plan = run.plan
+        unit, bundle = plan.unit(self.unit), run.bundle(self.unit)
+        with run.machines(plan) as fleet:
+            live = release.as_it_runs(fleet, plan, unit, bundle, run.with_connections(plan), run.id)
+        if live is None:
+            return self.build(run, plan)
+        self.log.info("swap: release %s goes on and differs in its models only; nothing is built", live.id)
+        return {SWAPS: live.id}
+
+    @abstractmethod
+    def build(self, run: Run, plan: Plan) -> Any:
+        """Returns what was built, as plain values."""
+
+
+class BuildOperator(Builder):
+    """On the unit's machine, an environment with exactly what the bundle's lock names; units with the same lock share
+    one."""
+
+    def build(self, run: Run, plan: Plan) -> Any:
+        from packer_lib import build
+
         with run.machines(plan) as fleet:
             host = fleet[plan.unit(self.unit).machine]
             environment = build.environment(host, run.bundle(self.unit), run.settings, self.log.info)
@@ -168,16 +190,14 @@ class BuildOperator(StageOperator):
         return plain(environment)
 
 
-class BuildImageOperator(StageOperator):
+class BuildImageOperator(Builder):
     """The unit's image; nothing is built when there is one of this bundle."""
 
-    limit = timedelta(minutes=40)
     ui_color = "#e6f4ea"
 
-    def work(self, run: Run) -> Any:
+    def build(self, run: Run, plan: Plan) -> Any:
         from packer_lib import images
 
-        plan = run.plan
         unit, settings = plan.unit(self.unit), run.with_registry(plan)
         image = images.build(run.bundle(self.unit), plan, unit, settings, self.log.info)
         self.log.info("image %s %s, %.0f MB, %s", image.name, image.id, image.size / 1e6, image.arch)
@@ -193,6 +213,9 @@ class TestOperator(StageOperator):
     def work(self, run: Run) -> None:
         from packer_lib import release
 
+        if run.swaps(self.unit):
+            self.log.info("swap: the unit itself tries its new models, and refuses what does not answer")
+            return
         plan, environment = run.plan, run.environment(self.unit)
         self.log.info("loading %s in %s", environment.folder, environment.python)
         with run.machines(plan) as fleet:
@@ -210,6 +233,9 @@ class PushOperator(StageOperator):
     def work(self, run: Run) -> Any:
         from packer_lib import images
 
+        if run.swaps(self.unit):
+            self.log.info("swap: there is no new image")
+            return None
         plan, image = run.plan, run.image(self.unit)
         registry = images.registry_of(run.with_registry(plan), plan)
         if registry is None:
@@ -230,14 +256,30 @@ class StageReleaseOperator(StageOperator):
     def work(self, run: Run) -> Any:
         from packer_lib import release
 
-        plan = run.plan
+        plan, settings = run.plan, run.with_connections(run.plan)
         unit, bundle = plan.unit(self.unit), run.bundle(self.unit)
         with run.machines(plan) as fleet:
+            if run.swaps(self.unit):
+                return plain(self._swapped(run, fleet, plan, unit, settings))
             if plan.containerized:
                 self._deliver(run, fleet[unit.machine])
-            staged = release.stage(fleet, plan, unit, bundle, run.made(plan, unit), run.settings, run.id, run.text)
+            staged = release.stage(fleet, plan, unit, bundle, run.made(plan, unit), settings, run.id, run.text)
         self.log.info("release %s will answer at %s", staged.id, staged.endpoint)
         return plain(staged)
+
+    def _swapped(self, run: Run, fleet: Machines, plan: Plan, unit: Unit, settings: Settings) -> Release:
+        """The release that goes on, with the models that it is to have beside it."""
+        from packer_lib import release
+
+        bundle = run.bundle(self.unit)
+        live = release.as_it_runs(fleet, plan, unit, bundle, settings, run.id)
+        if live is None:
+            raise DeployFailed(
+                f"{plan.pipeline}.{unit.name}: it is not what runs any more", "start the run again from its beginning"
+            )
+        release.put_models(fleet[unit.machine], live, bundle)
+        self.log.info("swap: release %s has its new models beside it", live.id)
+        return live
 
     def _deliver(self, run: Run, host: Host) -> None:
         from packer_lib import images

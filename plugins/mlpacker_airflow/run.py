@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 VALIDATE = "validate"
+SWAPS = "swaps"  # what `build` leaves when there is nothing to build: the release that goes on
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,12 @@ class Run:
 
         return machines.with_registry(self.settings, plan)
 
+    def with_connections(self, plan: Plan) -> Settings:
+        """The settings, with the secrets that Airflow connections have for the plan's units."""
+        from mlpacker_airflow import machines
+
+        return machines.with_connections(self.settings, plan)
+
     def artefacts(self, unit: str) -> tuple[Artefact, ...]:
         from packer_lib.artefacts import Artefact
 
@@ -68,6 +75,11 @@ class Run:
         from packer_lib.build import Environment
 
         return value(self._left(f"{unit}.build"), Environment)
+
+    def swaps(self, unit: str) -> str:
+        """The release that the unit goes on with, only with other models: nothing is built for it then. Or ""."""
+        left = self._left(f"{unit}.build")
+        return str(left.get(SWAPS, "")) if isinstance(left, dict) else ""
 
     def image(self, unit: str) -> Image:
         """As it was pushed, where it was."""

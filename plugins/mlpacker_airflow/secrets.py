@@ -15,7 +15,7 @@ from packer_lib.padl.document import Document, Pointer
 from packer_lib.padl.load import load_text
 
 HIDDEN = "(hidden)"
-_NAMES = re.compile(r"pass(?!_env$)|secret|token|credential|api_?key", re.IGNORECASE)
+_NAMES = re.compile(r"pass(?!_env$)|secret|token(?!_env$)|credential|api_?key", re.IGNORECASE)
 # how a scalar may be written where it starts, in either syntax; which one it is shows when the result is read again
 _TOKENS = [re.compile(way) for way in (r'"(?:[^"\\]|\\.)*"', r"'(?:[^']|'')*'", r"[^\s,{}\[\]#]+", r"[^\n#]*[^\s#]")]
 

@@ -132,6 +132,15 @@ class TestEveryFramework:
         assert len(answers) == 3
         assert is_plain(answers)
 
+    def test_says_what_it_takes_and_gives(self, case: Case, loaded: Framework) -> None:
+        assert loaded.takes is not None
+        assert loaded.takes.shape == (-1, *numpy.shape(case.rows[0]))
+        assert loaded.takes.datatype == {"scikit-learn": "FP64"}.get(case.framework, "FP32")
+        assert loaded.gives is not None
+        answers = numpy.array(loaded.get_model_result(case.rows))
+        assert loaded.gives.shape == (-1, *answers.shape[1:])
+        assert loaded.gives.datatype == {"i": "INT64", "f": "FP64"}[answers.dtype.kind]
+
     def test_takes_arrays_as_a_code_step_may_make_them(self, case: Case, loaded: Framework) -> None:
         answers = loaded.get_model_result([numpy.array(row) for row in case.rows])
         assert numpy.allclose(answers, case.answers, atol=1e-5)

@@ -69,7 +69,8 @@ def url() -> Iterator[str]:
         def do_POST(self) -> None:
             self.send_response(200)
             self.end_headers()
-            self.wfile.write(self.rfile.read(int(self.headers["Content-Length"])))
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            self.wfile.write(self.headers["Authorization"].encode() if self.path.endswith("?key") else body)
 
         def log_message(self, format: str, *args: Any) -> None:
             pass
@@ -84,7 +85,15 @@ def url() -> Iterator[str]:
 
 
 def test_a_request_carries_its_body(url: str) -> None:
-    assert toolbox("http", "POST", url, "5", body='{"ü": 1}') == {"status": 200, "body": '{"ü": 1}'}
+    assert toolbox("http", "POST", url, "5", body=json.dumps({"body": '{"ü": 1}', "key": ""})) == {
+        "status": 200,
+        "body": '{"ü": 1}',
+    }
+
+
+def test_a_key_is_a_header_and_in_nobody_s_argv(url: str) -> None:
+    told = {"body": "{}", "key": "hunter2"}
+    assert toolbox("http", "POST", f"{url}?key", "5", body=json.dumps(told))["body"] == "Bearer hunter2"
 
 
 def test_waiting_ends_with_the_last_answer(url: str) -> None:

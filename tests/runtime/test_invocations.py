@@ -50,6 +50,42 @@ def echo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         yield started
 
 
+class TestRowsByName:
+    """Rows of `/predict` and tensors of OIP by the names of the model's columns."""
+
+    def test_predict_takes_rows_as_objects_in_any_order(self, service: Service, model: Any) -> None:
+        rows = [dict(zip(TURNED, row[::-1], strict=True)) for row in SOME.tolist()]
+        assert service.predict(rows).json == {"predictions": model.predict(SOME).tolist()}
+        assert service.predict([rows[0], SOME[1].tolist()]).json == {"predictions": model.predict(SOME[:2]).tolist()}
+
+    def test_a_wrong_name_is_named(self, service: Service) -> None:
+        row = dict(zip(NAMES, SOME[0].tolist(), strict=True))
+        lacking = service.predict([{name: row[name] for name in NAMES[1:]}])
+        text = "of the names that the model was trained with: sepal length, sepal width, petal length, petal width"
+        assert (lacking.status, lacking.json) == (400, {"error": f"data[0]: there is no 'sepal length' {text}"})
+        assert service.predict([{**row, "x": 1}]).json == {"error": f"data[0]: 'x' is none {text}"}
+
+    def test_an_object_that_carries_a_row_still_travels(self, service: Service, model: Any) -> None:
+        carried = {"data": SOME[0].tolist(), "at": 7}
+        answer = {**carried, "prediction": model.predict(SOME[:1]).tolist()[0]}
+        assert service.predict([carried]).json == {"predictions": [answer]}
+
+    @pytest.mark.parametrize("shape", [[len(SOME)], [len(SOME), 1]])
+    def test_a_tensor_a_column(self, service: Service, model: Any, shape: list[int]) -> None:
+        inputs = [
+            {"name": name, "shape": shape, "datatype": "FP64", "data": column}
+            for name, column in zip(NAMES, SOME.T.tolist(), strict=True)
+        ]
+        answer = service.ask("/v2/models/model/infer", json.dumps({"inputs": inputs}).encode())
+        assert answer.json["outputs"][0]["data"] == model.predict(SOME).tolist()
+
+    def test_they_are_described(self, service: Service) -> None:
+        described = service.ask("/v2/models/model").json
+        taken = {"name": "input-0", "datatype": "FP64", "shape": [-1, 4], "parameters": {"columns": NAMES}}
+        assert described["inputs"] == [taken]
+        assert described["outputs"] == [{"name": "predict", "datatype": "INT64", "shape": [-1]}]
+
+
 def invoke(service: Service, value: Any) -> Reply:
     return service.ask("/invocations", json.dumps(value).encode())
 

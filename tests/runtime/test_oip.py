@@ -69,6 +69,14 @@ def in_binary(array: Any, datatype: str, **more: Any) -> tuple[bytes, dict[str, 
     return head + data, kind
 
 
+TAKEN = {"name": "input-0", "datatype": "FP64", "shape": [-1, 30]}
+KNOWN: dict[str, Any] = {  # a function may give back anything
+    "model": {"inputs": [TAKEN], "outputs": [{"name": "predict", "datatype": "INT64", "shape": [-1]}]},
+    "on": {"inputs": [], "outputs": []},
+    "plant": {"inputs": [TAKEN], "outputs": []},
+}
+
+
 class TestWhatIsThere:
     @pytest.mark.parametrize("place", ["/v2", "/v2/"])
     def test_the_server(self, service: Service, place: str) -> None:
@@ -89,7 +97,7 @@ class TestWhatIsThere:
             ("on", "1", "python_function"),
             ("plant", "r1", "mlpacker_pipeline"),
         ):
-            expected = {"name": name, "versions": [version], "platform": platform, "inputs": [], "outputs": []}
+            expected = {"name": name, "versions": [version], "platform": platform, **KNOWN[name]}
             assert service.ask(f"/v2/models/{name}").json == expected
             assert service.ask(f"/v2/models/{name}/versions/{version}").json == expected
             assert service.ask(f"/v2/models/{name}/ready").json == {"name": name, "ready": True}

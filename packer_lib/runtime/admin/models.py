@@ -10,7 +10,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,6 +116,8 @@ class Models:
     def _place(self, path: Path, model: Staged) -> None:
         place = self.state / model.path
         place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with suppress(PermissionError):  # it is who deploys who made it
+            place.parent.chmod(0o777)  # in a container our user is another, and who deploys is to remove it one day
         path.replace(place)
 
     def _sweep(self, named: set[str]) -> None:

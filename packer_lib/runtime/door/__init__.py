@@ -3,6 +3,7 @@
 A folder that runs alone, standard library only, Python ≥3.8: a bundle has it, and a machine can be sent it.
 
     python DOOR hold FOLDER HOST PORT           run; `FOLDER/door.sock` is where units and askers come to
+    python DOOR hold FOLDER HOST PORT SECOND TARGET    … and what comes to SECOND is passed on, see passage.py
     python DOOR ask FOLDER status [SECONDS]     {"current", "holding", "waiting": {release: private port}, "port", …}
     python DOOR ask FOLDER switch ID [SECONDS]  the same, once ID has the port and the former one has left it;
                                                 {"error": "…"} and exit code 1 when nothing was changed

@@ -18,13 +18,18 @@ if TYPE_CHECKING:
 ANSWER_SECONDS = 4.0  # for the door's answer, beside what a switch may take
 
 
-def hold(folder: str, host: str, port: str) -> int:
+def hold(folder: str, host: str, port: str, second: str = "", target: str = "") -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: sys.exit(0))
     from .keeper import Door  # who only asks does without
 
     try:
-        Door(folder, host, int(port)).serve()
+        door = Door(folder, host, int(port))
+        if second:
+            from .passage import Passage
+
+            Passage(folder, host, int(second), target)
+        door.serve()
     except OSError as error:
         say(f"ended: {error.strerror} ({error.filename or f'{host}:{port}'})")
     return 1
@@ -62,7 +67,7 @@ def question(folder: str, message: dict[str, Any], until: float) -> dict[str, An
 
 def main(argv: list[str]) -> int:
     word, rest = (argv[0] if argv else ""), argv[1:]
-    if word == "hold" and len(rest) == 3:
+    if word == "hold" and len(rest) in (3, 5):
         return hold(*rest)
     if word == "ask" and len(rest) in (2, 3, 4) and rest[1] in ("status", "switch"):
         return ask(*rest)

@@ -5,14 +5,14 @@ scikit-learn's user guide ("Model persistence") names it the safest of the forma
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy
 import onnxruntime
 
-from ..contract import BadInput, Framework, ModelUnusable
+from ..contract import BadInput, Framework, ModelUnusable, Tensor
 
 TYPES = {
     "tensor(float)": "float32",
@@ -22,6 +22,16 @@ TYPES = {
     "tensor(int32)": "int32",
     "tensor(bool)": "bool",
 }
+TAKEN = {
+    "tensor(float)": "FP32",
+    "tensor(double)": "FP64",
+    "tensor(float16)": "FP16",
+    "tensor(int64)": "INT64",
+    "tensor(int32)": "INT32",
+    "tensor(bool)": "BOOL",
+}
+GIVEN = {**dict.fromkeys(("tensor(float)", "tensor(double)", "tensor(float16)"), "FP64"), "tensor(string)": "BYTES"}
+GIVEN |= {**dict.fromkeys(("tensor(int64)", "tensor(int32)"), "INT64"), "tensor(bool)": "BOOL"}
 
 
 class Onnx(Framework):
@@ -42,7 +52,9 @@ class Onnx(Framework):
             raise ModelUnusable(f"takes ({found}), and a step gives one array of numbers; join the inputs in the model")
         self._name, self._type = inputs[0].name, numpy.dtype(TYPES[inputs[0].type])
         self._shape = tuple(size if isinstance(size, int) else None for size in inputs[0].shape[1:])
-        self._output = self._session.get_outputs()[0].name
+        output = self._session.get_outputs()[0]
+        self._output = output.name
+        self.takes, self.gives = described(inputs[0], TAKEN), described(output, GIVEN)
 
     def get_model_result(self, batch: Sequence[Any]) -> list[Any]:
         [answer] = self._session.run([self._output], {self._name: self._rows(batch)})
@@ -61,3 +73,10 @@ class Onnx(Framework):
             wanted = ", ".join("any" if size is None else str(size) for size in self._shape)
             raise BadInput(f"expected ({wanted}{',' if len(self._shape) == 1 else ''}), got {rows.shape[1:]}")
         return rows.astype(self._type)
+
+
+def described(value: Any, datatypes: Mapping[str, str]) -> Tensor | None:
+    """An input or output of the graph. A list (`seq`) or a table (`map`) is none; nor is what has no dimensions."""
+    if value.type not in datatypes or not value.shape:
+        return None
+    return Tensor(datatypes[value.type], (-1, *(size if isinstance(size, int) else -1 for size in value.shape[1:])))

@@ -12,18 +12,24 @@ import re
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import joblib
 import numpy
 import sklearn
+from sklearn.base import BaseEstimator, is_classifier, is_clusterer, is_outlier_detector, is_regressor
+from sklearn.compose import ColumnTransformer
 from sklearn.exceptions import InconsistentVersionWarning
+from sklearn.pipeline import FeatureUnion, Pipeline
+from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, TargetEncoder
 
-from ..contract import BadInput, Framework, ModelUnusable
+from ..contract import BadInput, Framework, ModelUnusable, Tensor
 
 log = logging.getLogger("mlpacker.scikit-learn")
 
 ZIP = b"PK\x03\x04"
+OF_ANY_TYPE = (ColumnTransformer, FeatureUnion, OneHotEncoder, OrdinalEncoder, TargetEncoder)
+KINDS = {"b": "BOOL", "i": "INT64", "u": "INT64", "f": "FP64", "U": "BYTES", "O": "BYTES"}  # of labels
 WIDE = frozenset(map(numpy.dtype, ("?", "i8", "u8", "f8")))  # as JSON has them, whatever else is in the batch
 
 
@@ -40,8 +46,10 @@ class ScikitLearn(Framework):
             log.warning("%s", one)
         if not callable(getattr(self._model, "predict", None)):
             raise ModelUnusable(f"holds {type(self._model).__name__}, which has no predict method")
+        self._predict = predictor(self._model)
         self._features: int | None = getattr(self._model, "n_features_in_", None)
         self.columns = tuple(map(str, getattr(self._model, "feature_names_in_", ())))
+        self.takes, self.gives = takes(self._model), gives(self._model)
         # A model trained on a data frame says so at every call; a request never has column names.
         warnings.filterwarnings("ignore", message="X does not have valid feature names")
 
@@ -49,7 +57,7 @@ class ScikitLearn(Framework):
         """`batch`: rows of `n_features_in_` numbers, plain numbers for a model of one feature, text for one of text."""
         rows = self._rows(batch)
         try:
-            answers: list[Any] = numpy.asarray(self._model.predict(rows)).tolist()
+            answers: list[Any] = numpy.asarray(self._predict(rows)).tolist()
         except (ValueError, TypeError) as error:
             raise BadInput(str(error)) from error
         return answers
@@ -63,6 +71,63 @@ class ScikitLearn(Framework):
         if rows.shape[1:] != (self._features,):
             raise BadInput(f"expected {(self._features,)}, got {rows.shape[1:]}")
         return rows
+
+
+def predictor(model: Any) -> Callable[[Any], Any]:
+    """`model.predict`. A plain pipeline's is its steps', one after the other: each asks by itself whether it is fitted,
+    and for the pipeline to ask them all beforehand takes as long as one of them."""
+    if type(model) is not Pipeline:
+        return cast("Callable[[Any], Any]", model.predict)
+    transforms = [step.transform for _, step in model.steps[:-1] if step is not None and step != "passthrough"]
+    last = model.steps[-1][1]
+
+    def predict(rows: Any) -> Any:
+        for transform in transforms:
+            rows = transform(rows)
+        return last.predict(rows)
+
+    return predict
+
+
+def know_arrays() -> None:
+    """scikit-learn asks of its input, several times a call, whether it is a data frame of any library; for narwhals to
+    find that an array is none takes longer than a small model's answer. Here that is known beforehand."""
+    try:
+        from narwhals.stable.v2 import dependencies
+    except ImportError:  # a scikit-learn that does not ask
+        return
+    for name in ("is_into_dataframe", "is_into_series"):
+        setattr(dependencies, name, _but_arrays(getattr(dependencies, name)))
+
+
+def _but_arrays(asked: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: type(value) is not numpy.ndarray and asked(value)
+
+
+know_arrays()
+
+
+def takes(model: Any) -> Tensor | None:
+    """None where it is not known, or columns of text are among it."""
+    features = getattr(model, "n_features_in_", None)
+    first = model.steps[0][1] if isinstance(model, Pipeline) else model
+    if features is None or isinstance(first, OF_ANY_TYPE):
+        return None
+    return Tensor("FP64", (-1, int(features)))
+
+
+def gives(model: Any) -> Tensor | None:
+    """One label or number a row; None for what has several outputs, or says nothing of them."""
+    last = model.steps[-1][1] if isinstance(model, Pipeline) else model
+    if not isinstance(last, BaseEstimator):
+        return None
+    labels = getattr(last, "classes_", None)
+    if is_classifier(last) and isinstance(labels, numpy.ndarray) and labels.ndim == 1:
+        return Tensor(KINDS[labels.dtype.kind], (-1,)) if labels.dtype.kind in KINDS else None
+    if is_outlier_detector(last) or is_clusterer(last):
+        return Tensor("INT64", (-1,))
+    one = getattr(last, "n_outputs_", 1) == 1 and getattr(getattr(last, "coef_", None), "ndim", 1) == 1
+    return Tensor("FP64", (-1,)) if is_regressor(last) and one and hasattr(last, "n_features_in_") else None
 
 
 def as_array(batch: Sequence[Any]) -> Any:

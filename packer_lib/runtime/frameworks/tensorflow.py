@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,14 @@ os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 import numpy
 import tensorflow
 
-from ..contract import BadInput, Framework, ModelUnusable
+from ..contract import BadInput, Framework, ModelUnusable, Tensor
 
 HDF5 = b"\x89HDF"
 ZIP = b"PK\x03\x04"
+_WHOLE = [f"{kind}{width}" for kind in ("int", "uint") for width in (8, 16, 32, 64)]
+TAKEN = {**{name: name.upper() for name in _WHOLE}, "float16": "FP16", "float32": "FP32", "float64": "FP64"}
+TAKEN |= {"bool": "BOOL", "string": "BYTES"}
+GIVEN = {**dict.fromkeys(_WHOLE, "INT64"), **dict.fromkeys(("float16", "float32", "float64"), "FP64"), "bool": "BOOL"}
 
 
 class TensorFlow(Framework):
@@ -35,13 +39,14 @@ class TensorFlow(Framework):
         check_kind(Path(path), self.serializer)
         load = _load_saved_model if self.serializer == "savedmodel" else _load_keras
         try:
-            self._call, spec = load(path)
+            self._call, spec, outputs = load(path)
         except ModelUnusable:
             raise
         except Exception as error:
             raise ModelUnusable(_explain(error, self.serializer)) from error
         self._shape: tuple[int | None, ...] = tuple(spec.shape[1:])
         self._type = spec.dtype.as_numpy_dtype
+        self.takes, self.gives = described(spec, TAKEN), described(outputs, GIVEN)
         self._warm_up()
 
     def get_model_result(self, batch: Sequence[Any]) -> list[Any]:
@@ -67,8 +72,17 @@ class TensorFlow(Framework):
             self._call(tensorflow.zeros((1, *self._shape), dtype=self._type))
 
 
-def _load_keras(path: str) -> tuple[Callable[[Any], Any], Any]:
-    """Without optimizer and loss, which answers do not need. `safe_mode`: a lambda layer would run the file's code."""
+def described(spec: Any, datatypes: Mapping[str, str]) -> Tensor | None:
+    """A `TensorSpec`; anything else, such as several outputs, is none, as is a tensor without dimensions."""
+    kind = getattr(getattr(spec, "dtype", None), "name", "")
+    if kind not in datatypes or not spec.shape.rank:
+        return None
+    return Tensor(datatypes[kind], (-1, *(-1 if size is None else size for size in spec.shape[1:])))
+
+
+def _load_keras(path: str) -> tuple[Callable[[Any], Any], Any, Any]:
+    """The call, what it takes and what it gives. Without optimizer and loss, which answers do not need. `safe_mode`: a
+    lambda layer would run the file's code."""
     known = {name: _Keras2(getattr(tensorflow.keras.layers, name)) for name in ("LSTM", "GRU", "SimpleRNN")}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # advice on how to write the layers, to those who trained them
@@ -87,7 +101,8 @@ def _load_keras(path: str) -> tuple[Callable[[Any], Any], Any]:
         outputs = model(rows, training=False)
         return dict(zip(names, outputs, strict=True)) if isinstance(outputs, (list, tuple)) else outputs
 
-    return tensorflow.function(call, input_signature=[spec]).get_concrete_function(), spec
+    traced = tensorflow.function(call, input_signature=[spec]).get_concrete_function()
+    return traced, spec, traced.structured_outputs
 
 
 class _Keras2:
@@ -102,7 +117,7 @@ class _Keras2:
         return self._layer.from_config(config)
 
 
-def _load_saved_model(path: str) -> tuple[Callable[[Any], Any], Any]:
+def _load_saved_model(path: str) -> tuple[Callable[[Any], Any], Any, Any]:
     loaded = tensorflow.saved_model.load(path)
     signature = loaded.signatures.get("serving_default")
     if signature is None:
@@ -117,7 +132,8 @@ def _load_saved_model(path: str) -> tuple[Callable[[Any], Any], Any]:
         return next(iter(outputs.values())) if len(outputs) == 1 else outputs
 
     call.model = loaded  # type: ignore[attr-defined] # the signature holds its variables weakly
-    return call, spec
+    outputs = list(signature.structured_outputs.values())
+    return call, spec, outputs[0] if len(outputs) == 1 else None
 
 
 def check_kind(path: Path, serializer: str) -> None:
