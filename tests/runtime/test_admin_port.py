@@ -5,15 +5,20 @@ Held against T11 of the threats that this project looks at: management surfaces 
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from packer_lib.runtime.admin import port as admin_port
+from packer_lib.runtime.admin.port import AdminPort
 from packer_lib.runtime.contract import MODEL
+from packer_lib.runtime.front import Leaving
 from tests.runtime.administering import BINARY, TOKEN, VERSIONS, Unit, administered, bundle, safe
 from tests.runtime.handmade import end, running, start
 from tests.runtime.swapping import line
@@ -179,6 +184,44 @@ def test_a_port_that_is_somebody_elses_is_said_at_the_start(tmp_path: Path) -> N
             assert f"cannot listen on 127.0.0.1:{port}" in service.log.read_text()
         finally:
             end(service)
+
+
+def test_who_takes_over_has_it_as_soon_as_the_other_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admin_port, "AGAIN_SECONDS", 0.01)
+    number = free_port()
+
+    async def listen(_app: Any, bound: socket.socket) -> asyncio.AbstractServer:
+        return await asyncio.start_server(lambda _reader, writer: writer.close(), sock=bound)
+
+    async def reachable() -> bool:
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", number)
+        except OSError:
+            return False
+        writer.close()
+        return True
+
+    async def both() -> None:
+        former, latter = Leaving(), Leaving()
+        ports = [AdminPort(None, "127.0.0.1", number, leaving) for leaving in (former, latter)]
+        for port in ports * 3:
+            await port.look(listen)
+        assert [port.listens for port in ports] == [True, False]
+        former.now = True
+        await ports[0].look(listen)
+        assert not await reachable()
+        await asyncio.sleep(0.02)
+        await ports[1].look(listen)
+        assert await reachable()
+        former.now, latter.now = False, True  # and back
+        await ports[1].look(listen)
+        await asyncio.sleep(0.02)
+        await ports[0].look(listen)
+        assert [port.listens for port in ports] == [True, False]
+        ports[0].close()
+        assert not await reachable()
+
+    asyncio.run(both())
 
 
 def test_bentoml_serve_has_none(tmp_path: Path) -> None:

@@ -32,6 +32,10 @@ class AdminPort:
         self._next = 0.0
         self._complained = False
 
+    @property
+    def listens(self) -> bool:
+        return self._server is not None
+
     def bind(self) -> None:
         """Has the address from now on; `OSError` when that cannot be."""
         bound = socket.socket(socket.AF_INET6 if ":" in self._host else socket.AF_INET)
