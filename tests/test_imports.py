@@ -27,7 +27,7 @@ ALLOWED: dict[str, set[str]] = {
     "build": {"bundle", "hosts", "commands"},
     "images": {"plan", "bundle", "build", "hosts", "commands"},
     "kept": {"padl", "plan", "hosts", "release"},
-    "release": {"padl", "plan", "artefacts", "bundle", "build", "images", "hosts", "commands", "kept"},
+    "release": {"padl", "plan", "artefacts", "bundle", "build", "images", "hosts", "commands", "kept", "secrets"},
     "status": {"hosts", "commands", "release", "kept"},
     "standalone": set(),
     "demo": {"padl", "plan", "artefacts", "bundle", "build", "hosts", "commands", "release", "status", "standalone"},
