@@ -7,7 +7,7 @@ LANES := -n 2 --dist loadfile
 UNIT := not broker and not native and not airflow and not lab and not slow
 
 .PHONY: help demo test check lint lock lab lab-down modes faults stream-faults soak replicas sizes swaps
-.PHONY: bench bench-stream clean
+.PHONY: bench bench-serve bench-stream clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,6 +60,9 @@ lock: $(UV) ## uv.lock anew, and from it the hashed requirements of every need o
 
 bench: .venv/ready prerequisites ## our speed beside the peers', as ratios, into docs/benchmarks.md
 	@$(UV) run --frozen --no-sync python -m tests.benchmarks $(ARGS)
+
+bench-serve: .venv/ready prerequisites ## REST beside the peers, into docs/benchmarks/serve.json (ARGS="--seconds 1 --rounds 2")
+	@$(UV) run --frozen --no-sync python -m tests.benchmarks serve $(ARGS)
 
 bench-stream: .venv/ready prerequisites ## streams beside the peers, into docs/benchmarks/stream.json (ARGS="--rounds 3")
 	@$(UV) run --frozen --no-sync python -m tests.benchmarks stream $(ARGS)

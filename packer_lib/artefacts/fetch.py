@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
-from packer_lib.artefacts import git, requirements, schema, sniff, store, url
+from packer_lib.artefacts import git, requirements, scan, schema, sniff, store, url
 from packer_lib.artefacts.files import CODE, MODEL, file_digest, open_file, read_tree, resolve, tree_digest
 from packer_lib.artefacts.model import Artefact, Unfit
 from packer_lib.padl.model import Queue, Step
@@ -45,12 +46,15 @@ def fetch_schema(plan: Plan, queue: Queue, settings: Settings) -> Artefact:
         raise unfit.error(queue.id, "queue") from None
 
 
-def fetch_model(plan: Plan, step: Step, settings: Settings) -> Artefact:
-    """The model of `step`; `Unfit` when its digest or its first bytes are not what the PADL says."""
+def fetch_model(plan: Plan, step: Step, settings: Settings, warn: Callable[[Unfit], object] = str) -> Artefact:
+    """The model of `step`; `Unfit` when its digest or its first bytes are not what the PADL says, or when it has in it
+    what must not be loaded. `warn` gets what could be safer."""
     path = _model_at_url(step, settings) if url.is_url(step.path) else _model_here(plan, step, settings)
     require_pin(step, settings)
     require_digest(step, path.name)
     sniff.check(path, step.serializer or "")
+    if said := scan.scan(path, step, settings.strict, path.name):
+        warn(said)
     return Artefact(step.name, "model", path, path.name, source=step.path)
 
 

@@ -8,7 +8,8 @@ from typing import Literal
 
 from packer_lib.errors import BuildFailed, MLPackerError, PolicyRefused, printable
 
-REFUSED = "refused"  # the `level` of a Problem that this installation's settings forbid; every other one is "error"
+# The `level` of a Problem that this installation forbids, and of one that stands in nobody's way; others are "error".
+REFUSED, WARNING = "refused", "warning"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +33,14 @@ class Unfit(Exception):
     """An artefact cannot be used. `check` turns it into a Problem with its place in the PADL, `fetch` into an error.
 
     `key` is the key below `props` that says so in the PADL. `file` and `line` are set when the fault is in a file of
-    the artefact instead. `refused`: it could be used, but not under this installation's settings.
+    the artefact instead. `refused`: it could be used, but is not by the rules of this installation. `level` is of the
+    Problem.
     """
 
     def __init__(self, message: str, hint: str = "", *, key: str = "path", refused: bool = False) -> None:
         super().__init__(message)
         self.message, self.hint, self.key, self.refused = message, hint, key, refused
+        self.level = REFUSED if refused else "error"
         self.file, self.line = "", 1
 
     def at(self, file: str, line: int) -> Unfit:

@@ -72,7 +72,8 @@ def deploy(  # noqa: PLR0913
     `fleet`: the machines of the plan, connected by us when not given; `text`: the PADL file's, when that is not where
     the plan says.
     """
-    artefacts.require(plan, settings)
+    for warning in artefacts.require(plan, settings):
+        progress(str(warning))
     with fleets.of_plan(plan, settings, text, fleet) as machines:
         if dry_run:
             return _rehearse(machines, plan, settings, progress)

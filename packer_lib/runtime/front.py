@@ -39,11 +39,11 @@ from .predict import (
     parse,
     predict,
     shown,
-    taken,
     unknown_failure,
     wish,
 )
 from .room import Busy, Room
+from .tally import Tally
 from .worker import Outcomes, Worker
 
 Message = MutableMapping[str, Any]
@@ -139,6 +139,7 @@ class Front:
         self._max_body = max_body
         self._onward = onward
         self._leaving = leaving or Leaving()
+        self._tally = Tally()
         self._room = room or Room(8 * max_body)
         self._keys = keys
         self._headers = release_header(str(info["release"]))
@@ -194,17 +195,15 @@ class Front:
         except (Refused, Busy) as error:
             turn.answer(refusal(error), self._every())
             return True
-        taken(instances)
-        metrics.IN_FLIGHT.inc()
 
         def answer(outcomes: Outcomes) -> None:
+            self._room.leave(size)
             made = unknown_failure() if isinstance(outcomes, Exception) else in_short(outcomes)
             turn.answer(made, self._every())
-            self._room.leave(size)
-            metrics.IN_FLIGHT.dec()
-            metrics.END_TO_END_SECONDS.observe(time.perf_counter() - arrived)
+            self._tally.answered(time.perf_counter() - arrived)
 
         self._worker.submit(instances, answer)
+        self._tally.taken(len(instances))
         return True
 
     def _find(self, path: str) -> tuple[Interface | None, Collection[bytes]]:
@@ -273,8 +272,8 @@ class Front:
 
 
 def refusal(error: Refused | Busy) -> Answer:
-    refused = overloaded(error) if isinstance(error, Busy) else error
-    return error_answer(refused.status, str(refused), refused.headers)
+    error = overloaded(error) if isinstance(error, Busy) else error
+    return error_answer(error.status, str(error), error.headers)
 
 
 def readiness(reason: str) -> Answer:
@@ -288,9 +287,10 @@ def check_headers(headers: Mapping[bytes, bytes], max_body: int, kinds: Collecti
         return Refused(415, f"Content-Type is {kind.decode('latin-1')!r}; send {_listed(kinds)}")
     if headers.get(b"content-encoding", b"identity") != b"identity":
         return Refused(415, "Content-Encoding is not supported; send the body as it is")
-    if int(headers.get(b"content-length", b"0")) > max_body:
+    length = int(headers.get(b"content-length", b"0"))
+    if length > max_body:
         return arrival.too_large(max_body)
-    if kind is None and (b"content-length" in headers or b"transfer-encoding" in headers) and NO_KIND not in kinds:
+    if kind is None and (length or b"transfer-encoding" in headers) and NO_KIND not in kinds:
         return Refused(415, f"there is no Content-Type; send {_listed(kinds)}")
     return None
 
@@ -306,7 +306,8 @@ def kind_of(content_type: bytes) -> bytes:
 
 def require_method(method: str, path: str, *allowed: str) -> None:
     if method not in allowed:
-        raise Refused(405, f"{path} takes {' or '.join(allowed)}, got {method}")
+        text = f"{path} takes {' or '.join(allowed)}, got {method}"
+        raise Refused(405, text, ((b"allow", ", ".join(allowed).encode()),))
 
 
 async def read_body(receive: Receive, limit: int, room: Room) -> bytes:

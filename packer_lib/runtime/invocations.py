@@ -38,6 +38,7 @@ FORMS = {
 }
 USAGE = f"expected an object with one of {', '.join(FORMS)}"
 VERSION = b"2.0.0"
+TEXT = b"text/plain; charset=utf-8"
 
 Shape = Callable[[Sequence[Any], Sequence[Any]], list[Any]]  # columns and rows of a table → instances
 
@@ -59,10 +60,10 @@ class Invocations:
             return await self._predict(request)
         request.require("GET", "HEAD")
         if request.path == "/version":
-            return Answer(200, VERSION)
+            return Answer(200, VERSION, TEXT)
         if self._worker.unready:
             return error_answer(503, f"not ready: {self._worker.unready}")
-        return Answer(200, b"\n")
+        return Answer(200, b"\n", TEXT)
 
     async def _predict(self, request: Request) -> Answer:
         arrived = time.perf_counter()

@@ -100,7 +100,7 @@ async def attempt(worker: Worker, onward: Onward | None, instances: list[Any], w
         raise Refused(503, f"not ready: {worker.reason}")
     if wish.step and wish.step not in worker.steps:
         raise Refused(404, f"this unit has no step {wish.step!r}, only {', '.join(worker.steps)}")
-    taken(instances)
+    taken(len(instances))
     try:
         running = run(worker, None if wish.alone else onward, instances, wish)
         return await (running if wish.deadline is None else _by(wish.deadline, running))
@@ -129,9 +129,9 @@ async def run(worker: Worker, onward: Onward | None, instances: list[Any], wish:
     return await onward.run(outcomes, wish.deadline, wish.trace)
 
 
-def taken(instances: list[Any]) -> None:
+def taken(instances: int) -> None:
     """Counts them."""
-    _taken.inc(len(instances))
+    _taken.inc(instances)
 
 
 def unknown_failure() -> Answer:
@@ -140,11 +140,13 @@ def unknown_failure() -> Answer:
 
 def in_short(outcomes: list[Outcome], trace: tracing.Trace | None = None) -> Answer:
     """Predictions, or the error of those that failed."""
-    failed = [(index, outcome.error) for index, outcome in enumerate(outcomes) if outcome.error]
-    if failed:
-        return failure(failed, trace)
+    predictions = []
+    for outcome in outcomes:
+        if outcome.error:
+            return failure([(index, each.error) for index, each in enumerate(outcomes) if each.error], trace)
+        predictions.append(final(outcome))
     try:
-        body = _encode({"predictions": [final(outcome) for outcome in outcomes]})
+        body = _encode({"predictions": predictions})
     except (TypeError, ValueError) as error:
         return error_answer(500, f"the last step gave what JSON cannot hold: {error}")
     return Answer(200, body, headers=given_out(outcomes))
@@ -154,8 +156,10 @@ def given_out(outcomes: list[Outcome]) -> Headers:
     """Counts them. The header that says which models made the answer: those of its first instance, for all instances of
     a request go through the same ones."""
     _answered.inc(len(outcomes))
-    made = next((outcome.models[0] for outcome in outcomes if outcome.models), b"")
-    return ((_model, made),) if made else ()
+    for outcome in outcomes:
+        if outcome.models:
+            return ((_model, outcome.models[0]),) if outcome.models[0] else ()
+    return ()
 
 
 def in_full(outcomes: list[Outcome]) -> Answer:

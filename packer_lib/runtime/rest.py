@@ -25,6 +25,7 @@ from . import chain, links, logs, posts
 from . import manifest as manifests
 from .admin.port import AdminPort
 from .contract import Replica
+from .documented import Documented
 from .door import Line
 from .front import App, Front, Leaving, Message, Receive, Send
 from .given import Given, die_with_parent
@@ -80,6 +81,7 @@ class Unit:
                 OpenInference(self._manifest, self._worker, self._onward, info),
                 Invocations(self._manifest, self._worker, self._onward),
                 ModelRunner(self._backing()),
+                Documented(self._manifest, self._worker, info, bool(keys)),
             ),
             "room": Room(self._settings.max_waiting_mib << 20),
             "keys": keys,

@@ -1,7 +1,8 @@
 """What a unit takes as a model over the network: formats that cannot run code of their author, by their content.
 
 skops, ONNX and `.keras` pass. joblib, pickle and `.h5` are refused unless the unit was started with
-`MLPACKER_UNSAFE_UPLOADS=true`. Standard library only; imports the runtime only.
+`MLPACKER_UNSAFE_UPLOADS=true`. All are looked through first, by the same code as before a deploy (model_files/).
+Standard library only; imports the runtime only.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from .catalogue import FRAMEWORKS
-from .model_files import zips
+from .model_files import apart
 from .model_files.kinds import FOLDERS, UNSAFE, kinds
 
 SETTING = "MLPACKER_UNSAFE_UPLOADS"
@@ -36,7 +37,7 @@ def serializer_of(path: Path, framework: str, allow_unsafe: bool) -> str:
             f"the upload is {kind}, which can run code of its author when it is loaded; send"
             f" {_listed(framework, False)}, or use mlpacker swap with its sha256 ({SETTING}=true would allow it here)"
         )
-    if reason := _objection(path, kind):
+    if reason := apart.look(path, kind).refused:
         raise Unacceptable(f"the upload ({kind}) {reason}")
     return kind
 
@@ -44,10 +45,3 @@ def serializer_of(path: Path, framework: str, allow_unsafe: bool) -> str:
 def _listed(framework: str, allow_unsafe: bool) -> str:
     serializers = FRAMEWORKS[framework].serializers
     return " or ".join(one for one in serializers if one not in FOLDERS and (allow_unsafe or one not in UNSAFE))
-
-
-def _objection(path: Path, kind: str) -> str:
-    if kind not in {"keras", "skops"}:
-        return ""
-    with path.open("rb") as stream:
-        return zips.objection(zips.directory(stream), path.stat().st_size)

@@ -104,7 +104,8 @@ class ValidateOperator(StageOperator):
 
         for warning in self.warnings:
             self.log.warning("%s", warning)
-        artefacts.require(self.planned, run.settings)
+        for problem in artefacts.require(self.planned, run.settings):
+            self.log.warning("%s", problem)
         with run.machines(self.planned) as fleet:
             release.preflight(fleet, self.planned, run.with_registry(self.planned), self.log.info)
         fetched = {unit.name: self._fetch(unit, run.settings) for unit in self.planned.units}

@@ -19,6 +19,12 @@ def only(folder: Path, step: Step, **settings: object) -> Problem:
     return problem
 
 
+def faults(folder: Path, step: Step, **settings: object) -> list[str]:
+    """The levels of all that is more than a warning."""
+    found = artefacts.check(cases.plan(folder, step), cases.settings(folder, **settings))
+    return [problem.level for problem in found if problem.level != "warning"]
+
+
 def test_what_is_as_the_padl_says_has_no_problem(tmp_path: Path) -> None:
     cases.write_code(tmp_path)
     sha256 = hashlib.sha256(cases.write_model(tmp_path).read_bytes()).hexdigest()
@@ -67,8 +73,8 @@ def test_an_absolute_path_under_a_root_is_allowed(tmp_path: Path) -> None:
     shared.mkdir()
     home.mkdir()
     step = cases.model(str(cases.write_model(shared)))
-    assert only(home, step).level == "refused"
-    assert artefacts.check(cases.plan(home, step), cases.settings(home, model_roots=(shared,))) == []
+    assert faults(home, step) == ["refused"]
+    assert faults(home, step, model_roots=(shared,)) == []
 
 
 def test_a_link_from_one_root_into_another_is_allowed(tmp_path: Path) -> None:
@@ -76,8 +82,7 @@ def test_a_link_from_one_root_into_another_is_allowed(tmp_path: Path) -> None:
     shared.mkdir()
     home.mkdir()
     (home / "current.pickle").symlink_to(cases.write_model(shared))
-    plan = cases.plan(home, cases.model("current.pickle"))
-    assert artefacts.check(plan, cases.settings(home, model_roots=(shared,))) == []
+    assert faults(home, cases.model("current.pickle"), model_roots=(shared,)) == []
 
 
 def test_another_digest_is_shown_with_both(tmp_path: Path) -> None:
@@ -107,6 +112,35 @@ def test_strict_mode_wants_a_digest_for_what_can_run_code(tmp_path: Path, serial
     assert only(tmp_path, cases.model(serializer=serializer), strict=True).level == "refused"
     pinned = cases.plan(tmp_path, cases.model(serializer=serializer, sha256=sha256))
     assert artefacts.check(pinned, cases.settings(tmp_path, strict=True)) == []
+
+
+def test_a_format_that_can_run_code_is_warned_of_once_with_its_line_and_the_remedy(tmp_path: Path) -> None:
+    sha256 = hashlib.sha256(cases.write_model(tmp_path).read_bytes()).hexdigest()
+    warned = only(tmp_path, cases.model())
+    assert (warned.level, warned.path, warned.line) == ("warning", "pipeline.classify.props.serializer", 7)
+    assert warned.message == "pickle can run code of its author when it is loaded"
+    assert (
+        warned.hint == f'pin the file that you trust by "sha256": "{sha256}" in props (PADL 1.1), or save it as skops'
+    )
+    assert artefacts.check(cases.plan(tmp_path, cases.model(sha256=sha256)), cases.settings(tmp_path)) == []
+
+
+def test_what_a_pickle_names_and_we_do_not_know_is_in_the_warning(tmp_path: Path) -> None:
+    (tmp_path / "model.pickle").write_bytes(b"\x80\x02cmycompany.models\nMine\n)R.")
+    warned = only(tmp_path, cases.model())
+    assert warned.level == "warning"
+    assert "it names mycompany.models.Mine, which we do not know" in warned.message
+
+
+def test_a_model_at_a_url_is_warned_of_before_it_is_fetched(tmp_path: Path) -> None:
+    warned = only(tmp_path, cases.model("https://models.example/model.pickle"))
+    assert (warned.level, "pin the file that you trust by sha256" in warned.hint) == ("warning", True)
+
+
+def test_warnings_stand_in_nobodys_way(tmp_path: Path) -> None:
+    cases.write_model(tmp_path)
+    warned = artefacts.require(cases.plan(tmp_path, cases.model()), cases.settings(tmp_path))
+    assert [problem.level for problem in warned] == ["warning"]
 
 
 def test_a_folder_without_its_entry_point_says_what_there_is(tmp_path: Path) -> None:

@@ -27,13 +27,14 @@ def write() -> str:
 
 def section(figures: dict[str, Any]) -> str:
     """One benchmark: `title`, `what`, `unit`, `rates` (name → figure), and its ratios, in `ratios` or beside these; of
-    streams also `latency` (name → milliseconds)."""
+    streams also `latency` (name → milliseconds), of REST `targets` and `swap`."""
     ratios = figures.get("ratios") or {name: value for name, value in figures.items() if isinstance(value, float)}
     lines = [f"## {figures['title']}", "", figures["what"], ""]
     if ratios:
         lines += ["| ours against | times |", "|---|---:|"]
         lines += [f"| {name.replace('_', ' ')} | {value:,.2f} |" for name, value in ratios.items()]
         lines.append("")
+    lines += asked(figures.get("targets", {})) + swapped(figures.get("swap", {}))
     if latency := figures.get("latency"):
         lines += ["| | milliseconds |", "|---|---:|"]
         lines += [f"| {name.replace('_', ' ')} | {value:,.1f} |" for name, value in latency.items()]
@@ -42,6 +43,25 @@ def section(figures: dict[str, Any]) -> str:
     lines += [*chart(figures["unit"], rates), "", f"| | {figures['unit']} |", "|---|---:|"]
     lines += [f"| {name.replace('_', ' ')} | {number(value)} |" for name, value in rates.items()]
     return "\n".join([*lines, ""])
+
+
+def asked(targets: dict[str, Any]) -> list[str]:
+    """What is asked of each ratio, and whether it is met."""
+    if not targets:
+        return []
+    said = {True: "met", False: "**not met**"}
+    rows = (
+        f"| {name.replace('_', ' ')} | {each['asked']} | {each['found']:,.2f} | {said[each['met']]} |"
+        for name, each in targets.items()
+    )
+    return ["| | asked | found | |", "|---|---:|---:|---|", *rows, ""]
+
+
+def swapped(figures: dict[str, float]) -> list[str]:
+    if not figures:
+        return []
+    rows = (f"| {name.replace('_', ' ')} | {value:,.4g} |" for name, value in figures.items())
+    return ["| swaps under 200 requests/s | |", "|---|---:|", *rows, ""]
 
 
 def chart(unit: str, rates: dict[str, float]) -> list[str]:

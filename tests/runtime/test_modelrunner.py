@@ -23,8 +23,6 @@ pytestmark = pytest.mark.slow
 
 ROWS, LABELS = load_iris(return_X_y=True)
 NAMES = load_iris().target_names[LABELS]
-TOKEN = "a token of the test's own"
-BEARER = f"Bearer {TOKEN}"
 SPLIT = "a boundary"
 PREFIXES = ("", "/modelrunner")
 
@@ -71,8 +69,8 @@ def post(service: Service, path: str, **parts: str | bytes) -> Reply:
     return send(service, path, form(parts))
 
 
-def put(service: Service, path: str, authorization: str = BEARER, **parts: str | bytes) -> Reply:
-    return send(service, path, form(parts), "PUT", **({"authorization": authorization} if authorization else {}))
+def put(service: Service, path: str, **parts: str | bytes) -> Reply:
+    return send(service, path, form(parts), "PUT")
 
 
 def made(text: str, operation: str = "predict") -> tuple[Any, Any]:
@@ -104,14 +102,6 @@ def service(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     folder = tmp_path_factory.mktemp("iris")
     write_bundle(folder, model_step(folder, model))
     with running(folder, request.param, MLPACKER_MAX_BODY_MIB="1") as started:
-        yield started
-
-
-@pytest.fixture
-def open_service(tmp_path: Path, model: Any) -> Iterator[Service]:
-    """One that whoever has the token may change."""
-    write_bundle(tmp_path, model_step(tmp_path, model))
-    with running(tmp_path, MLPACKER_TOKEN=TOKEN) as started:
         yield started
 
 
@@ -167,8 +157,8 @@ class TestTheRoutesThatAnswer:
         assert texts(reply) == model.predict(ROWS).tolist()
 
     @pytest.mark.parametrize("path", ["/model", "/proto", "/model/configuration"])
-    def test_nothing_can_be_put_without_a_token_of_the_units(self, service: Service, prefix: str, path: str) -> None:
-        refused(put(service, prefix + path, **{ROUTES[path].data: "x"}), 404, "no MLPACKER_TOKEN")
+    def test_nothing_can_be_put_on_this_port(self, service: Service, prefix: str, path: str) -> None:
+        refused(put(service, prefix + path, **{ROUTES[path].data: "x"}), 404, "its admin port (MLPACKER_ADMIN_PORT")
 
     def test_every_route_takes_its_verb_only(self, service: Service, prefix: str) -> None:
         for path, route in ROUTES.items():
@@ -222,7 +212,7 @@ class TestWhatDoesNotFit:
         data = {"csvFile": "x\n1"} if path.endswith("CSV") else {"jsonFile": "{}"}
         for body in (pickle.dumps(Canary(canary)), b"PK\x03\x04"):
             reply = post(service, path, model=body, proto=DEFAULT, operation="predict", **data)
-            refused(reply, 422, "a model is not taken over the network")
+            refused(reply, 422, "a model is not taken on this port")
             assert "mlpacker swap" in reply.json["message"]
         assert not canary.exists()
 
@@ -320,67 +310,6 @@ class Canary:
         return (Path.touch, (self.path,))
 
 
-class TestWhatCanBePut:
-    @pytest.mark.parametrize("path", ["/model", "/proto", "/model/configuration"])
-    def test_with_the_token_only(self, open_service: Service, path: str) -> None:
-        name = ROUTES[path].data
-        for wrong in ("", "Bearer", f"Bearer {TOKEN}x", f"Bearer {TOKEN[:-1]}", f"Basic {TOKEN}", TOKEN):
-            reply = put(open_service, path, wrong, **{name: "x"})
-            refused(reply, 401, "send Authorization: Bearer")
-            assert reply.headers["www-authenticate"] == "Bearer"
-            assert TOKEN not in open_service.log.read_text()
-        refused(open_service.ask(path, authorization=BEARER), 405, f"{path} takes PUT, got GET")
-
-    def test_a_schema_takes_the_place_of_the_former_one(self, open_service: Service, model: Any) -> None:
-        ask = {"csvFile": csv(ROWS[:9], HEADER), "operation": "classify"}
-        assert post(open_service, "/transformCSVDefault", **ask).status == 422
-        reply = put(open_service, "/modelrunner/proto", proto=FRAME)
-        assert (reply.status, reply.json) == (200, {"status": "ok"})
-        right = model.predict(ROWS[:9]).tolist()
-        assert texts(post(open_service, "/transformCSVDefault", **ask), FRAME, "classify", "prediction") == right
-        refused(put(open_service, "/proto", proto=""), 400, "'proto' is empty, and nothing has changed")
-        refused(put(open_service, "/proto", proto=FRAME + "?"), 400, "proto: 6:1: this belongs to no schema")
-        refused(put(open_service, "/proto", proto='syntax = "proto3"; import "x";'), 400, "import is not supported")
-        refused(put(open_service, "/proto", model="x"), 400, "a part 'model'")
-        assert texts(post(open_service, "/transformCSVDefault", **ask), FRAME, "classify", "prediction") == right
-        kind = "application/x-protobuf"
-        refused(open_service.ask("/model/methods/predict", b"", content_type=kind), 404, "only classify")
-        assert open_service.predict(ROWS[:9].tolist()).json == {"predictions": right}
-
-    def test_requests_meanwhile_see_the_one_schema_or_the_other(self, open_service: Service) -> None:
-        renamed = FRAME.replace("classify", "predict").replace("prediction", "other")
-        stop = []
-
-        def ask() -> set[int]:
-            found = set()
-            while not stop:
-                body = csv(ROWS[:9], "x,x,x,x")
-                found.add(post(open_service, "/transformCSVDefault", csvFile=body, operation="predict").status)
-            return found
-
-        with ThreadPoolExecutor(4) as clients:
-            asking = [clients.submit(ask) for _ in range(4)]
-            for number in range(40):
-                assert put(open_service, "/proto", proto=(renamed, DEFAULT)[number % 2]).status == 200
-            stop.append(True)
-            assert set.union(*(each.result() for each in asking)) <= {200, 422}
-
-    def test_a_configuration_is_checked(self, open_service: Service) -> None:
-        good = "# of the model\nmodelClassName=org.acumos.Model\nmodelMethod: predict\nmodelInputType=CSV\n"
-        reply = put(open_service, "/model/configuration", modelConfig=good)
-        assert (reply.status, reply.json) == (200, {"status": "ok"})
-        for bad, said in [
-            ("", "is empty"),
-            ("nothing", "1: expected one of modelClassName"),
-            ("modelInputType=XML", "modelInputType is CSV or JSON, got 'XML'"),
-            ("# only this", "there is none of"),
-        ]:
-            refused(put(open_service, "/model/configuration", modelConfig=bad), 400, said)
-
-    def test_a_model_is_not_put_yet(self, open_service: Service) -> None:
-        refused(put(open_service, "/model", model="x"), 422, "mlpacker swap")
-
-
 class TestOtherUnits:
     def test_a_schema_in_the_bundle_is_the_default(self, tmp_path: Path, model: Any) -> None:
         write_bundle(tmp_path, model_step(tmp_path, model))
@@ -393,13 +322,11 @@ class TestOtherUnits:
     def test_one_that_cannot_be_used_stops_nothing_else(self, tmp_path: Path, model: Any) -> None:
         write_bundle(tmp_path, model_step(tmp_path, model))
         (tmp_path / "model.proto").write_text("syntax = 3")
-        with running(tmp_path, MLPACKER_TOKEN=TOKEN) as service:
+        with running(tmp_path) as service:
             assert service.predict(ROWS[:1].tolist()).status == 200
             ask: dict[str, Any] = {"csvFile": csv(ROWS), "operation": "predict"}
             refused(post(service, "/transformCSVDefault", **ask), 422, "the unit's own schema, model.proto, cannot be")
             assert post(service, "/transformCSV", proto=DEFAULT, **ask).status == 200
-            assert put(service, "/proto", proto=DEFAULT).status == 200
-            assert post(service, "/transformCSVDefault", **ask).status == 200
 
     def test_numbers_and_vectors_by_the_default(self, tmp_path: Path) -> None:
         for name, target, field in [("one", ROWS[:, 0], "y"), ("two", ROWS[:, :2], "rows")]:

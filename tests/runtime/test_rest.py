@@ -242,7 +242,8 @@ def test_only_the_model_loader_can_unpickle() -> None:
     runtime = PACKAGE / "runtime"
     word = re.compile(r"^\s*(?:import|from) (?:pickle|joblib|marshal|shelve|dill|cloudpickle)\b", re.MULTILINE)
     found = {str(path.relative_to(runtime)) for path in runtime.rglob("*.py") if word.search(path.read_text())}
-    assert found == {"frameworks/scikit_learn.py"}
+    # pickles.py walks through a pickle with an unpickler that finds nothing: see tests/hostile/test_no_unpickling.py
+    assert found == {"frameworks/scikit_learn.py", "model_files/pickles.py"}
 
 
 def raw(service: Service, *lines: str, body: str) -> str:

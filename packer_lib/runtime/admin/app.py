@@ -54,6 +54,8 @@ class Admin:
         if answer is None:
             asked = Asked(scope["method"], scope["path"], query(scope["query_string"]), headers, read, self._max_body)
             answer = await self._answer(asked)
+            if asked.method not in ("GET", "HEAD"):
+                log.info("%s %s: %d", asked.method, asked.path.encode("unicode_escape").decode()[:200], answer.status)
         if not read.whole and b"expect" not in headers:  # who waits to be told to go on reads the answer as it is
             await arriving.dropped(read, self._max_body)  # who sends does not before it has been sent
         closing = [CLOSE] if self._leaving.now or not read.whole else []

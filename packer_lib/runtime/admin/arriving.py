@@ -11,7 +11,7 @@ import os
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -113,8 +113,9 @@ async def file_in(state: Path, most: int) -> AsyncIterator[Arriving]:
 def _create(folder: Path) -> tuple[int, str]:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for old in folder.iterdir():
-        if time.time() - old.stat().st_mtime > FORGOTTEN_SECONDS:
-            old.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):  # another process sees to it as well
+            if time.time() - old.stat().st_mtime > FORGOTTEN_SECONDS:
+                old.unlink()
     return tempfile.mkstemp(dir=folder)
 
 

@@ -31,6 +31,10 @@ LOOK_EVERY = 0.02
 TURN_SECONDS = 120.0  # for who comes before
 
 
+class Overtaken(Refused):
+    """What is wanted now is another's, and stays."""
+
+
 @dataclass(frozen=True, slots=True)
 class Changes:
     """Of the unit of `workers` processes whose state folder is `state`."""
@@ -76,11 +80,11 @@ class Changes:
         await asyncio.to_thread(wanted.write, self.state / wanted.WANTED, after.to_json())
         try:
             await self._come_true(after.id, seconds)
-        except Refused as refused:
-            if refused.status != 409:
+        except BaseException as error:
+            if not isinstance(error, Overtaken):
                 self._put_back(before)
-            if refused.status == 422:
-                self._note(dict.fromkeys(names, str(refused)), before, after)
+            if isinstance(error, Refused) and error.status == 422:
+                self._note(dict.fromkeys(names, str(error)), before, after)
             raise
         self._note(dict.fromkeys(names, ""), before, after)
         return after
@@ -96,7 +100,7 @@ class Changes:
             if len(states) == self.workers and set(states) == {"live"}:
                 return
             if self.wanted().id != wish:
-                raise Refused(409, "something else is wanted by now (mlpacker swap, or a deployment)")
+                raise Overtaken(409, "something else is wanted by now (mlpacker swap, or a deployment)")
             if time.monotonic() > end:
                 raise Refused(504, f"not live in all processes after {seconds:.0f} s; what was wanted before is again")
             self._require_staying()

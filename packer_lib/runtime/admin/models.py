@@ -25,7 +25,7 @@ from .changes import Changes
 
 log = logging.getLogger("mlpacker.admin")
 
-FORGOTTEN_SECONDS = 3600.0  # of models that nothing names: a deployment puts one there before it is wanted
+FORGOTTEN_SECONDS = 24 * 3600.0  # of models that nothing names: a deployment puts one there before it is wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +89,15 @@ class Models:
         def change(before: Wanted) -> Wanted:
             if live:
                 return wanted.swap(before, spec.name, self.own(spec.name), model, spec.versions)
+            if wanted.live(before, spec.name, self.own(spec.name)).sha256 == model.sha256:
+                raise Refused(409, "this model is the live one; nothing has changed")
             return wanted.stage(before, spec.name, model)
 
         async with self.changes.alone() as before:
+            wish = change(before)
             self._place(file.path, model)
             with beside():
-                after = await self._made(before, change(before), seconds, spec.name)
+                after = await self._made(before, wish, seconds, spec.name)
         return next(one for one in wanted.versions(after, spec.name, self.own(spec.name)) if one.sha256 == file.sha256)
 
     async def change(self, step: str, how: Callable[[Wanted], Wanted], seconds: float) -> Wanted:
@@ -106,12 +109,9 @@ class Models:
 
     async def _made(self, before: Wanted, after: Wanted, seconds: float, step: str) -> Wanted:
         try:
-            made = await self.changes.make(before, after, seconds, [step])
-        except BaseException:
-            await asyncio.to_thread(self._sweep, after, before)
-            raise
-        await asyncio.to_thread(self._sweep, before, made)
-        return made
+            return await self.changes.make(before, after, seconds, [step])
+        finally:
+            await asyncio.to_thread(self._sweep, _folders(before) | _folders(after))
 
     def _place(self, path: Path, model: Staged) -> None:
         place = self.state / model.path
@@ -120,14 +120,17 @@ class Models:
             place.parent.chmod(0o777)  # in a container our user is another, and who deploys is to remove it one day
         path.replace(place)
 
-    def _sweep(self, former: Wanted, now: Wanted) -> None:
-        """Models that nobody wants go: those that `former` named, and those that are old."""
-        keep, gone = _folders(now), _folders(former)
+    def _sweep(self, named: set[str]) -> None:
+        """Models that nobody wants go: those that were `named`, and those that are old."""
+        try:
+            keep = _folders(self.changes.wanted())
+        except Refused:  # who cannot tell removes nothing
+            return
         for folder in (self.state / "models").glob("*/*"):
             name = folder.relative_to(self.state).as_posix()
             try:
                 old = time.time() - folder.stat().st_mtime > FORGOTTEN_SECONDS
-                if name not in keep and (name in gone or old):
+                if name not in keep and (name in named or old):
                     shutil.rmtree(folder)
             except OSError as error:
                 log.warning("%s stays: %s", name, error)
@@ -139,15 +142,16 @@ class Models:
 
     # ── what there is ────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def rows(self, info: dict[str, Any]) -> list[dict[str, Any]]:
-        """Every version of every step as `/info` has it, and with those that are not loaded: unloaded, or refused."""
-        want, rows = self.changes.wanted(), [dict(row) for row in info.get("versions", _of_models(info))]
+    def rows(self, info: dict[str, Any], reason: str) -> list[dict[str, Any]]:
+        """Every version of every step as `/info` has it, and those that are not loaded: unloaded, or refused. `reason`
+        is why the unit is not ready."""
+        want, rows = self.changes.wanted(), [dict(row) for row in info.get("versions", ())]
         for name in self.steps():
             own = self.own(name)
             known = {row["sha256"] for row in rows if row["step"] == name}
-            state, reason = ("UNAVAILABLE", "unloaded") if name in want.unloaded else ("LOADING", "")
+            state, why = ("UNAVAILABLE", "unloaded") if name in want.unloaded else ("LOADING", reason)
             missing = [one for one in wanted.versions(want, name, own) if one.sha256 not in known]
-            rows += [_row(name, one, state, reason) for one in missing]
+            rows += [_row(name, one, state, why) for one in missing]
         for name, told in self.changes.refused().items():
             model = Staged("", str(told.get("sha256")), "", int(told.get("number") or 0))
             rows = [row for row in rows if (row["step"], row["sha256"]) != (name, model.sha256)]
@@ -162,10 +166,6 @@ def _folders(want: Wanted) -> set[str]:
 
 def _all(want: Wanted) -> list[Staged]:
     return [*want.models.values(), *(one for some in want.others.values() for one in some)]
-
-
-def _of_models(info: dict[str, Any]) -> list[dict[str, Any]]:
-    return [_row(each["step"], Staged("", each["sha256"], ""), "READY", "") for each in info["models"]]
 
 
 def _row(step: str, model: Staged, state: str, reason: str) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from .. import wanted
 from ..front import NO_KIND
 from ..predict import Answer, Refused, shown
 from ..wanted import Staged
+from ..worker import Worker
 from . import arriving
 from .asked import Asked
 from .models import Models
@@ -38,8 +39,8 @@ DONE = Answer(200, b"")
 class Repository:
     """`info` is what `/info` of this process says, `most` how large a model may be, in bytes."""
 
-    def __init__(self, models: Models, info: dict[str, Any], most: int) -> None:
-        self._models, self._info, self._most = models, info, most
+    def __init__(self, models: Models, info: dict[str, Any], worker: Worker, most: int) -> None:
+        self._models, self._info, self._worker, self._most = models, info, worker, most
 
     async def answer(self, asked: Asked) -> Answer | None:
         match asked.path.strip("/").split("/"):
@@ -61,9 +62,12 @@ class Repository:
         return None
 
     def _index(self, ready_only: bool) -> Answer:
-        rows = [{"name": row["step"], **row} for row in self._models.rows(self._info)]
+        rows = [{"name": row["step"], **row} for row in self._models.rows(self._info, self._worker.reason)]
         code = [step.name for step in self._models.manifest.steps if step.kind != "model"]
-        rows += [{"name": name, "version": "1", "state": "READY", "reason": ""} for name in code]
+        reason = self._worker.reason
+        rows += [
+            {"name": name, "version": "1", "state": "LOADING" if reason else "READY", "reason": reason} for name in code
+        ]
         return Answer(200, orjson.dumps([row for row in rows if not ready_only or row["state"] == "READY"]))
 
     async def _load(self, asked: Asked, name: str) -> Answer:

@@ -31,7 +31,7 @@ def admin_app(
     models = Models(manifest, changes, settings.unsafe_uploads)
     largest, in_memory = settings.max_model_mib << 20, settings.max_body_mib << 20
     routes = (
-        Repository(models, info, largest),
+        Repository(models, info, backing.worker, largest),
         Versions(models, info, backing.worker),
         Acumos(models, backing, largest),
     )

@@ -30,7 +30,7 @@ class Versions:
         match asked.path.strip("/").split("/"):
             case ["admin", "models"]:
                 asked.require("GET", "HEAD")
-                return shown(200, {"models": self._models.rows(self._info)})
+                return shown(200, {"models": self._models.rows(self._info, self._worker.reason)})
             case ["admin", "models", name, "shadow"] if asked.method in ("GET", "HEAD"):
                 step = self._models.step(name).name
                 return shown(200, {"step": step, **self._worker.shadow_report().get(step, {})})

@@ -12,7 +12,7 @@ import re
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import joblib
 import numpy
@@ -46,6 +46,7 @@ class ScikitLearn(Framework):
             log.warning("%s", one)
         if not callable(getattr(self._model, "predict", None)):
             raise ModelUnusable(f"holds {type(self._model).__name__}, which has no predict method")
+        self._predict = predictor(self._model)
         self._features: int | None = getattr(self._model, "n_features_in_", None)
         self.columns = tuple(map(str, getattr(self._model, "feature_names_in_", ())))
         self.takes, self.gives = takes(self._model), gives(self._model)
@@ -56,7 +57,7 @@ class ScikitLearn(Framework):
         """`batch`: rows of `n_features_in_` numbers, plain numbers for a model of one feature, text for one of text."""
         rows = self._rows(batch)
         try:
-            answers: list[Any] = numpy.asarray(self._model.predict(rows)).tolist()
+            answers: list[Any] = numpy.asarray(self._predict(rows)).tolist()
         except (ValueError, TypeError) as error:
             raise BadInput(str(error)) from error
         return answers
@@ -70,6 +71,40 @@ class ScikitLearn(Framework):
         if rows.shape[1:] != (self._features,):
             raise BadInput(f"expected {(self._features,)}, got {rows.shape[1:]}")
         return rows
+
+
+def predictor(model: Any) -> Callable[[Any], Any]:
+    """`model.predict`. A plain pipeline's is its steps', one after the other: each asks by itself whether it is fitted,
+    and for the pipeline to ask them all beforehand takes as long as one of them."""
+    if type(model) is not Pipeline:
+        return cast("Callable[[Any], Any]", model.predict)
+    transforms = [step.transform for _, step in model.steps[:-1] if step is not None and step != "passthrough"]
+    last = model.steps[-1][1]
+
+    def predict(rows: Any) -> Any:
+        for transform in transforms:
+            rows = transform(rows)
+        return last.predict(rows)
+
+    return predict
+
+
+def know_arrays() -> None:
+    """scikit-learn asks of its input, several times a call, whether it is a data frame of any library; for narwhals to
+    find that an array is none takes longer than a small model's answer. Here that is known beforehand."""
+    try:
+        from narwhals.stable.v2 import dependencies
+    except ImportError:  # a scikit-learn that does not ask
+        return
+    for name in ("is_into_dataframe", "is_into_series"):
+        setattr(dependencies, name, _but_arrays(getattr(dependencies, name)))
+
+
+def _but_arrays(asked: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: type(value) is not numpy.ndarray and asked(value)
+
+
+know_arrays()
 
 
 def takes(model: Any) -> Tensor | None:

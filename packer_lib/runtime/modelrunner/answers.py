@@ -21,7 +21,7 @@ from ..front import Request
 from ..predict import Answer, Refused, Wish, attempt, failure, final, wish
 from . import predictions
 from .control import State
-from .forms import Asked, asked, from_bytes, require_no_model
+from .forms import Asked, asked, check_names, from_bytes, require_no_model
 from .instances import instance, is_table, rows
 from .kept import Current
 from .multipart import BadForm, parts
@@ -51,6 +51,7 @@ class Answers:
 
         def read(own: State) -> Asked:
             found = parts(body, request.headers.get(b"content-type", b""))
+            check_names(route, found)
             require_no_model(found)
             return asked(route, request.query, found, own.usable)
 

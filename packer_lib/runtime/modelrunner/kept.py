@@ -47,6 +47,9 @@ def read(folder: Path) -> dict[str, Put]:
 
 def write(folder: Path, puts: Puts) -> None:
     """All or nothing; `OSError`."""
+    if not puts:
+        (folder / FILE).unlink(missing_ok=True)
+        return
     wanted.write(folder / FILE, json.dumps({key: asdict(put) for key, put in puts.items()}))
 
 

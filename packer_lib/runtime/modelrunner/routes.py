@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..front import Request
+from ..front import Request, require_method
 from ..links import Onward
 from ..predict import Answer, Refused
 from ..worker import Worker
@@ -104,8 +104,7 @@ class ModelRunner:
             verb = ROUTES[path].verb if path in ROUTES else "POST"
             if verb == "PUT":
                 raise Refused(404, ELSEWHERE)
-            if request.method != verb:
-                raise Refused(405, f"{path} takes {verb}, got {request.method}")
+            require_method(request.method, path, verb)
             answers = await self._loaded()
             if path not in ROUTES:
                 return await answers.method(path[len(METHODS) :], request)
