@@ -163,14 +163,32 @@ def test_a_dry_run_deploys_nothing(tmp_path: Path) -> None:
 
 def test_what_cannot_be_deployed_is_refused_with_its_code(tmp_path: Path) -> None:
     several = tmp_path / "several.yaml"
-    several.write_text(MODEL.format(id="p", path="./model.skops") + "    replicas: 2\n")
+    several.write_text(MODEL.format(id="p", path="./model.skops") + "    replicas: 65\n")
     refused = mlpacker("deploy", several, home=tmp_path / "home")
     assert refused.returncode == 3
-    assert "pipeline.step.replicas: an API unit is one process" in refused.stderr
+    assert "pipeline.step.replicas: expected 1 to 64, got 65" in refused.stderr
     missing = mlpacker("deploy", _padl(tmp_path), home=tmp_path / "home")
     assert missing.returncode == 3
     assert "model.skops" in missing.stderr
     assert not (tmp_path / "home").exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        (),
+        ("m.skops", "--promote"),
+        ("--promote", "--discard"),
+        ("--discard", "--stage"),
+        ("--promote", "--sha256", "ab"),
+    ],
+)
+def test_a_swap_is_told_one_thing(words: tuple[str, ...], tmp_path: Path) -> None:
+    done = mlpacker("swap", "p", "step", *words, home=tmp_path)
+    assert done.returncode == 2
+    assert "name a MODEL" in done.stderr
+    unknown = mlpacker("swap", "p", "step", "--shadow", "0.5", home=tmp_path)
+    assert (unknown.returncode, "no pipeline 'p' was deployed from here" in unknown.stderr) == (2, True)
 
 
 def test_a_pipeline_that_is_not_there_is_a_usage_error(tmp_path: Path) -> None:

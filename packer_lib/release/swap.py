@@ -70,7 +70,7 @@ def swap(  # noqa: PLR0913
     with _locked(plan, step, what, settings, progress, fleet) as target:
         fresh = _put(target, artefact, serializer)
         if stage:
-            return _change(target, "stage", lambda want, _: wanted.stage(want, step, fresh))
+            return _change(target, "stage", lambda want, own: _staged(want, step, own, fresh))
         return _change(target, "swap", lambda want, own: wanted.swap(want, step, own, fresh, found.versions))
 
 
@@ -151,6 +151,12 @@ def _change(target: Target, action: Action, change: Change) -> tuple[UnitStatus,
     models.sweep(replace(place, release=release), settings, {was})
     done: Action = "nothing" if action == "swap" and was == now else action
     return (UnitStatus(target.unit.name, done, release.id, release.endpoint, target.unit.machine),)
+
+
+def _staged(want: Wanted, step: str, own: Staged, fresh: Staged) -> Wanted:
+    if wanted.live(want, step, own).sha256 == fresh.sha256:
+        raise NotSwappable(f"model {fresh.version} is the live one of {step!r}", "nothing has changed")
+    return wanted.stage(want, step, fresh)
 
 
 def _remember(target: Target, live: dict[str, str]) -> None:
