@@ -9,13 +9,8 @@ from .predict import taken
 
 
 class Tally:
-<<<<<<< HEAD
-    """Counts once for all requests of a turn of the event loop: the counters have locks, and to ask for each of them
-    for each request took as long as to read it."""
-=======
     """Counts once for all requests of a turn of the event loop: the counters have locks, and to go through all of them
     with each request took as long as to read it."""
->>>>>>> w6-perf
 
     def __init__(self) -> None:
         self._requests = self._instances = 0
