@@ -45,7 +45,7 @@ def load(question: Question, connections: int, seconds: int) -> Figures:
 
 def latency(text: str, quantile: str) -> float:
     """Milliseconds, from wrk's `99%  1.22ms`."""
-    found = re.search(rf"^\s+{quantile}\s+([\d.]+)(us|ms|s|m)$", text, re.MULTILINE)
+    found = re.search(rf"^\s+{quantile}\s+([\d.]+)(us|ms|s|m)\s*$", text, re.MULTILINE)
     if found is None:
         raise RuntimeError(text)
     return float(found[1]) * MICROSECONDS[found[2]] / 1e3
