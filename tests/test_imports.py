@@ -87,7 +87,7 @@ LEAVES = {
     "connectors/kafka_once.py": {"confluent_kafka"},
     "connectors/websocket.py": {"websockets"},
     "connectors/websocket_link.py": {"websockets"},
-    "frameworks/scikit_learn.py": {"sklearn", "skops", "joblib", "numpy"},
+    "frameworks/scikit_learn.py": {"narwhals", "sklearn", "skops", "joblib", "numpy"},
     "frameworks/tensorflow.py": {"tensorflow", "keras", "numpy"},
     "frameworks/onnx.py": {"onnxruntime", "numpy"},
 }
