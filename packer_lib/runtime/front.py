@@ -27,24 +27,13 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from . import arrival, bodies, metrics
+from .heads import CLOSE, JSON, NO_KIND, Headers, check_headers, headers_of, kind_of, release_header, require_method
 from .keys import Keys
 from .links import Onward
-from .predict import (
-    WISHES,
-    Answer,
-    Refused,
-    error_answer,
-    in_short,
-    overloaded,
-    parse,
-    predict,
-    shown,
-    unknown_failure,
-    wish,
-)
+from .predict import Answer, Refused, error_answer, parse, predict, refusal, shown, wish
 from .room import Busy, Room
-from .tally import Tally
-from .worker import Outcomes, Worker
+from .short import Predict, Short, ShortWay
+from .worker import Worker
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -56,15 +45,7 @@ ROUTES = (
     "POST /predict, GET /livez, /readyz, /metrics, /info, /v2 (Open Inference Protocol), POST /invocations (MLflow)"
 )
 POLICY = b"default-src 'self' data:; style-src 'self' 'unsafe-inline'"
-CLOSE = (b"connection", b"close")
-UNREAD = frozenset({401, 408, 413, 415})
-
-JSON = frozenset({bodies.JSON})
 PREDICT = JSON | bodies.KINDS
-NO_KIND = b""  # among the content types of a route: a body may come without one
-
-Headers = list[tuple[bytes, bytes]]
-RELEASE = b"mlpacker-release"  # the name of the header; messages of streams carry it under the same
 
 
 @dataclass(slots=True)
@@ -107,18 +88,12 @@ class Interface(Protocol):
         """To a request of one of these routes; raises `Refused`."""
 
 
-class Turn(Protocol):
-    """A request whose body is here, and that waits for its answer."""
-
-    def answer(self, answer: Answer, every: Headers) -> None:
-        """Sends it, with the headers `every`, unless the client has gone."""
-
-
 class Front:
     """Around `app`: the outermost app under `python service.py`, a middleware under `bentoml serve`.
 
     `info` is what `/info` says, `max_body` the largest body in bytes, `onward` where a unit that is not the last one
-    sends what it has made, `interfaces` further routes, `room` for all that waits, `keys` those of who may predict.
+    sends what it has made, `interfaces` further routes, `room` for all that waits, `keys` those of who may predict;
+    `short` are routes of the interfaces that may go the short way, by their URLs.
     """
 
     def __init__(  # noqa: PLR0913
@@ -132,6 +107,7 @@ class Front:
         interfaces: Sequence[Interface] = (),
         room: Room | None = None,
         keys: Keys | None = None,
+        short: Mapping[bytes, Short] | None = None,
     ) -> None:
         self._app = app
         self._interfaces = interfaces
@@ -139,10 +115,11 @@ class Front:
         self._max_body = max_body
         self._onward = onward
         self._leaving = leaving or Leaving()
-        self._tally = Tally()
         self._room = room or Room(8 * max_body)
         self._keys = keys
         self._headers = release_header(str(info["release"]))
+        routes = {} if onward else {b"/predict": Predict(), **(short or {})}  # the units behind are asked by tasks
+        self.short = ShortWay(worker, routes, max_body, self._room, keys, self._every)
         self._probes: dict[str, Callable[[], Answer]] = {
             "/livez": lambda: shown(200, {"live": True}),
             "/readyz": lambda: readiness(worker.unready),
@@ -174,37 +151,6 @@ class Front:
             await self._app(scope, receive, guarded(send, self._every))
         else:
             await respond(send, answer, self._every())
-
-    def shortly(self, headers: Headers, body: bytes, turn: Turn) -> bool:
-        """Whether `turn`, a `POST /predict`, gets its answer without a task of its own: when it asks for nothing but
-        that, in JSON. All else is for `__call__`, which answers this one the same."""
-        given = dict(headers)
-        if (
-            given.get(b"content-type") != bodies.JSON
-            or not WISHES.isdisjoint(given)
-            or check_headers(given, self._max_body)
-            or (self._keys and self._keys.refusal(given))
-        ):
-            return False
-        if self._onward is not None or self._worker.reason or self._worker.full:
-            return False
-        arrived, size = time.perf_counter(), len(body)
-        try:
-            instances = parse(body)
-            self._room.enter(size)
-        except (Refused, Busy) as error:
-            turn.answer(refusal(error), self._every())
-            return True
-
-        def answer(outcomes: Outcomes) -> None:
-            self._room.leave(size)
-            made = unknown_failure() if isinstance(outcomes, Exception) else in_short(outcomes)
-            turn.answer(made, self._every())
-            self._tally.answered(time.perf_counter() - arrived)
-
-        self._worker.submit(instances, answer)
-        self._tally.taken(len(instances))
-        return True
 
     def _find(self, path: str) -> tuple[Interface | None, Collection[bytes]]:
         """Who answers `path`, and the content types that it takes."""
@@ -271,43 +217,8 @@ class Front:
         return answer
 
 
-def refusal(error: Refused | Busy) -> Answer:
-    error = overloaded(error) if isinstance(error, Busy) else error
-    return error_answer(error.status, str(error), error.headers)
-
-
 def readiness(reason: str) -> Answer:
     return shown(503, {"ready": False, "reason": reason}) if reason else shown(200, {"ready": True})
-
-
-def check_headers(headers: Mapping[bytes, bytes], max_body: int, kinds: Collection[bytes] = JSON) -> Refused | None:
-    """What is wrong: a content type that is not of `kinds`, an encoding, or a length over `max_body`."""
-    kind = headers.get(b"content-type")
-    if kind is not None and kind_of(kind) not in kinds:
-        return Refused(415, f"Content-Type is {kind.decode('latin-1')!r}; send {_listed(kinds)}")
-    if headers.get(b"content-encoding", b"identity") != b"identity":
-        return Refused(415, "Content-Encoding is not supported; send the body as it is")
-    length = int(headers.get(b"content-length", b"0"))
-    if length > max_body:
-        return arrival.too_large(max_body)
-    if kind is None and (length or b"transfer-encoding" in headers) and NO_KIND not in kinds:
-        return Refused(415, f"there is no Content-Type; send {_listed(kinds)}")
-    return None
-
-
-def _listed(kinds: Collection[bytes]) -> str:
-    return " or ".join(sorted(kind.decode() for kind in kinds if kind != NO_KIND))
-
-
-def kind_of(content_type: bytes) -> bytes:
-    """Without parameters, in lower case."""
-    return content_type.partition(b";")[0].strip().lower()
-
-
-def require_method(method: str, path: str, *allowed: str) -> None:
-    if method not in allowed:
-        text = f"{path} takes {' or '.join(allowed)}, got {method}"
-        raise Refused(405, text, ((b"allow", ", ".join(allowed).encode()),))
 
 
 async def read_body(receive: Receive, limit: int, room: Room) -> bytes:
@@ -346,14 +257,3 @@ def guarded(send: Send, every: Callable[[], Headers]) -> Send:
 async def respond(send: Send, answer: Answer, every: Headers) -> None:
     await send({"type": "http.response.start", "status": answer.status, "headers": headers_of(answer, every)})
     await send({"type": "http.response.body", "body": answer.body})
-
-
-def headers_of(answer: Answer, every: Headers) -> Headers:
-    headers = [(b"content-type", answer.kind), (b"content-length", b"%d" % len(answer.body)), *answer.headers, *every]
-    if answer.status in UNREAD and CLOSE not in headers:  # the rest of the body is not worth waiting for
-        headers.append(CLOSE)
-    return headers
-
-
-def release_header(release: str) -> Headers:
-    return [(RELEASE, release.encode())] if release and release.isascii() and release.isprintable() else []

@@ -23,24 +23,24 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
 import orjson
 
 from . import metrics
-from .chain import Outcome
 from .contract import Tensor
-from .front import NO_KIND, Request
+from .front import Request
 from .links import Onward
 from .manifest import Manifest, StepSpec
-from .predict import Answer, Refused, attempt, error_answer, failure, final, given_out, wish
+from .oip_infer import KINDS, Infer, Model, answered
+from .predict import Answer, Refused, attempt, error_answer, wish
+from .short import Short
 from .wanted import CANDIDATE, STABLE, Staged
 from .worker import Worker
 
 EXTENSIONS = ("model_repository", "binary_tensor_data")
-KINDS = frozenset({b"application/json", b"application/octet-stream", NO_KIND})
 ROUTES = "/v2, /v2/health/live|ready, /v2/models/NAME[/versions/VERSION][/ready|/infer], /v2/repository/index"
 NO_VERSION = "1"
 LABELS = (STABLE, CANDIDATE)
@@ -54,34 +54,25 @@ REMEDY = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Model:
-    """What a request names. `step` is "" for the whole chain; `plain`: its first step takes lists, not arrays.
-
-    `version` is what answers name it by, `asked` is "" for the one that is live, `rows` what `/info` says of all.
-    """
-
-    name: str
-    version: str
-    step: str
-    platform: str
-    plain: bool
-    asked: str = ""
-    rows: tuple[Mapping[str, Any], ...] = ()
-
-
 class OpenInference:
     """`info` is what `/info` says: versions and release are read from it with each request, as they may change."""
 
     def __init__(self, manifest: Manifest, worker: Worker, onward: Onward | None, info: Mapping[str, Any]) -> None:
         self._manifest, self._worker, self._onward, self._info = manifest, worker, onward, info
-        self._bodies: Any = None
+        self.bodies: Any = None
 
     def kinds(self, path: str) -> Collection[bytes] | None:
         return KINDS if path == "/v2" or path.startswith("/v2/") else None
 
     def predicts(self, path: str) -> bool:
         return path.rstrip("/").endswith("/infer")
+
+    def short(self) -> dict[bytes, Short]:
+        """`infer` of the models that are live, by its URL."""
+        return {
+            f"/v2/models/{name}/infer".encode(): Infer(lambda: self.bodies, model)
+            for name, model in self._models().items()
+        }
 
     async def answer(self, request: Request) -> Answer:
         match request.path.strip("/").split("/")[1:]:
@@ -169,22 +160,15 @@ class OpenInference:
             bodies = await self._loaded()
             asked = bodies.parse(body, request.headers.get(bodies.LENGTH))
             outcomes = await attempt(self._worker, self._onward, asked.instances(model.plain), wished)
-            failed = [(place, outcome.error) for place, outcome in enumerate(outcomes) if outcome.error]
-            if failed:
-                return failure(failed, wished.trace)
-            head = {"model_name": model.name, "model_version": _made_by(model, outcomes), "id": asked.id}
-            try:
-                made: Answer = bodies.answer(head, [final(outcome) for outcome in outcomes], asked.binary)
-            except (TypeError, ValueError) as error:
-                return error_answer(500, f"the last step gave what no tensor can hold: {error}")
+            made = answered(bodies, asked, model, outcomes, wished.trace)
         metrics.END_TO_END_SECONDS.observe(time.perf_counter() - arrived)
-        return replace(made, headers=(*made.headers, *given_out(outcomes)))
+        return made
 
     async def _loaded(self) -> Any:
         """The module that knows the bodies; it imports numpy, for which the event loop is not to stand still."""
-        if self._bodies is None:
-            self._bodies = await asyncio.to_thread(import_module, ".oip_bodies", __package__)
-        return self._bodies
+        if self.bodies is None:
+            self.bodies = await asyncio.to_thread(import_module, ".oip_bodies", __package__)
+        return self.bodies
 
     # ── repository ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -223,12 +207,6 @@ def _rows(model: Model, state: str, reason: str) -> list[dict[str, Any]]:
         return [{"name": model.name, "version": model.version, "state": state, "reason": reason}]
     rows = [{"name": model.name, **{key: row[key] for key in SHOWN}} for row in model.rows]
     return [{**row, "state": state, "reason": reason} if reason and row["state"] == "READY" else row for row in rows]
-
-
-def _made_by(model: Model, outcomes: list[Outcome]) -> str:
-    """The version that gave the answer, should another have come since."""
-    made = outcomes[0].models if model.step and outcomes else []
-    return made[0].decode().rpartition("=")[2] or model.version if made else model.version
 
 
 def _ready_only(body: bytes) -> bool:

@@ -247,3 +247,8 @@ def overloaded(busy: Busy) -> Refused:
 def retry_after(seconds: int) -> Headers:
     """None when nothing is to be said (0)."""
     return ((b"retry-after", b"%d" % seconds),) if seconds else ()
+
+
+def refusal(error: Refused | Busy) -> Answer:
+    error = overloaded(error) if isinstance(error, Busy) else error
+    return error_answer(error.status, str(error), error.headers)

@@ -72,13 +72,15 @@ class Unit:
         limit = self._settings.max_body_mib << 20
         keys = Keys(self._settings.api_key)
         self._onward = onward(self._manifest, self._settings.links, keys.header())
+        inference = OpenInference(self._manifest, self._worker, self._onward, info)
         self.front: dict[str, Any] = {
             "worker": self._worker,
             "info": {**info} if line else info,
             "max_body": limit,
             "onward": self._onward,
+            "short": inference.short(),
             "interfaces": (
-                OpenInference(self._manifest, self._worker, self._onward, info),
+                inference,
                 Invocations(self._manifest, self._worker, self._onward),
                 ModelRunner(self._backing()),
                 Documented(self._manifest, self._worker, info, bool(keys)),

@@ -1,8 +1,8 @@
-"""HTTP/1.1 as uvicorn speaks it, with a short way for a `POST /predict` that arrives in one piece. Imports uvicorn.
+"""HTTP/1.1 as uvicorn speaks it, with a short way for a prediction that arrives in one piece. Imports uvicorn.
 
 Per request uvicorn makes a task, an event and the dictionaries of ASGI, and writes head and body one after the other,
-which wakes the client twice. A request that is here as a whole needs none of that: it goes to `Front.shortly` from the
-parser's own call-back, and its answer is one write. What comes in pieces, what `shortly` does not take, and every other
+which wakes the client twice. A request that is here as a whole needs none of that: it goes to `ShortWay.goes` from the
+parser's own call-back, and its answer is one write. What comes in pieces, what does not go that way, and every other
 route go the usual way: uvicorn is then told all that the parser had said.
 """
 
@@ -12,11 +12,10 @@ from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
-from .front import CLOSE, Front, Headers, headers_of
+from .front import Front
+from .heads import CLOSE, Headers, headers_of
 from .patience import Connection
 from .predict import Answer
-
-URL = b"/predict"
 
 
 class Turn:
@@ -57,7 +56,7 @@ class Wire(Connection):
 
     def __init__(self, *given: Any, front: Front, **named: Any) -> None:
         super().__init__(*given, **named)
-        self._front = front
+        self._short = front.short
         self._held: list[bytes] | None = None  # the body of a request of which it is still open which way it goes
 
     def data_received(self, data: bytes) -> None:
@@ -74,7 +73,7 @@ class Wire(Connection):
         self.expect_100_continue = False
 
     def on_headers_complete(self) -> None:
-        if self.url == URL and self._short():
+        if self._short.has(self.url) and self._may_be_short():
             self._held = []
         else:
             self._begin()
@@ -89,7 +88,7 @@ class Wire(Connection):
         if self._held is not None:
             body = b"".join(self._held)
             turn = Turn(self)
-            if self._front.shortly(self.headers, body, turn):
+            if self._short.goes(self.url, self.headers, body, turn):
                 self._held = None
                 self.cycle = cast("Any", turn)
                 return
@@ -104,7 +103,7 @@ class Wire(Connection):
         lines += (b"\r\n", body)
         self.transport.write(b"".join(lines))
 
-    def _short(self) -> bool:
+    def _may_be_short(self) -> bool:
         """Whether the connection is free, and the request one that is answered as it is, without being asked to go on,
         and keeps the connection."""
         return (

@@ -26,7 +26,7 @@ from tests.runtime.handmade import SERVERS, Service, model_step, running, write_
 
 pytestmark = pytest.mark.slow
 
-TOKEN = "a token of the test's own"
+TOKEN = "a-token-of-the-tests-own"
 BEARER = {"authorization": f"Bearer {TOKEN}"}
 PICKLES = ("application/vnd.bentoml+pickle", "application/x-pickle", "application/octet-stream")
 ROUTES = (

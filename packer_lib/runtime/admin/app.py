@@ -18,7 +18,8 @@ import hmac
 import logging
 from collections.abc import Mapping, Sequence
 
-from ..front import CLOSE, Headers, Leaving, Message, Receive, Send, respond
+from ..front import Leaving, Message, Receive, Send, respond
+from ..heads import CLOSE, Headers
 from ..predict import Answer, Refused, error_answer
 from . import arriving
 from .asked import Asked, Routes, query

@@ -9,7 +9,8 @@ from urllib.parse import parse_qsl
 
 import orjson
 
-from ..front import NO_KIND, Receive, check_headers, require_method
+from ..front import Receive
+from ..heads import NO_KIND, check_headers, require_method
 from ..predict import Answer, Refused
 from . import arriving
 

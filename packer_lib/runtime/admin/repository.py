@@ -23,7 +23,7 @@ from typing import Any
 import orjson
 
 from .. import wanted
-from ..front import NO_KIND
+from ..heads import NO_KIND
 from ..predict import Answer, Refused, shown
 from ..wanted import Staged
 from ..worker import Worker

@@ -8,7 +8,8 @@ from importlib import import_module
 from threading import Thread
 from typing import Any
 
-from ..front import Leaving, release_header
+from ..front import Leaving
+from ..heads import release_header
 from ..manifest import Manifest, Settings
 from ..modelrunner.routes import Backing
 from ..worker import Worker

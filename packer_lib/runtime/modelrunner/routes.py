@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..front import Request, require_method
+from ..front import Request
+from ..heads import require_method
 from ..links import Onward
 from ..predict import Answer, Refused
 from ..worker import Worker
