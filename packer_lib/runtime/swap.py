@@ -85,6 +85,7 @@ class Swaps:
         try:
             want = wanted.read(self._state)
             self._loader.require_known(want)
+            self._require_not_refused(want)
             with self._tried(want):
                 begun = self._loader.first(self.now, want)
             versions, self._not_loaded = begun.versions, begun.not_loaded
@@ -239,6 +240,13 @@ class Swaps:
                 raise Refused(f"process {min(others)} had not loaded it after {AGREE_SECONDS:.0f} s")
             if others and (self._stop.wait(AGREE_EVERY) or self._is_superseded()):
                 raise Superseded
+
+    def _require_not_refused(self, want: Wanted) -> None:
+        """A process that starts does not have for itself what another one has refused for all."""
+        for other in set(range(self._of)) - {self._replica}:
+            told = wanted.told(self._state, other)
+            if want.id and told.get("id") == want.id and told.get("state") == "refused":
+                raise Refused(f"process {other} refuses it: {told.get('reason')}")
 
     def _is_superseded(self) -> bool:
         return wanted.stamp(self._state) != self._seen

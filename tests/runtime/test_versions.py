@@ -232,6 +232,18 @@ def test_what_one_process_refuses_none_has(
     assert reasons[0] == f"process 1 refuses it: {reasons[1]}"
 
 
+def test_a_process_that_starts_has_nothing_that_another_one_refused(
+    tmp_path: Path, spec: StepSpec, store: Store
+) -> None:
+    want = replace(wanted.swap(store.want, "model", store.own, store.staged(line(1))), id="both")
+    wanted.write(tmp_path / "state" / "wanted.json", want.to_json())
+    wanted.write(tmp_path / "state" / "swapped.1.json", '{"id": "both", "state": "refused", "reason": "no room"}')
+    unit = Unit(tmp_path, spec, 0, 2)
+    with unit.runs():
+        assert unit.ask() == 1
+        assert store.deployer.answer("both")["reason"] == "process 1 refuses it: no room"
+
+
 # ── in the shadow ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
