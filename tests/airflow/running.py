@@ -66,6 +66,11 @@ class Running:
         (unit,) = status.status(self.settings, name)[0]["units"]
         return str(unit["release"])
 
+    def model(self, name: str) -> str:
+        """The sha256 of the model that the pipeline's only unit answers with."""
+        (unit,) = status.status(self.settings, name)[0]["units"]
+        return str(unit["models"][0]["sha256"])
+
     def log(self, name: str, task: str) -> str:
         """What a person reads in the task's log."""
         run = self.runs(name)[0]["dag_run_id"]

@@ -55,6 +55,9 @@ class Ran:
     def image(self, unit: str) -> Image:
         return self.built
 
+    def swaps(self, unit: str) -> str:
+        return ""
+
 
 def docker(*words: str, **more: Any) -> str:
     done = subprocess.run([settings.read().docker, *words], capture_output=True, text=True, check=True, **more)

@@ -180,13 +180,13 @@ def test_clearing_an_old_run_behind_validate_deploys_text_and_model_of_its_time(
     document["pipeline"]["iris"]["props"]["path"] = "./back.skops"
     running.drop("back.json", document)
     assert wait_for(lambda: running.ended("back"), 120) == "success"
-    first, run = running.release("back"), running.runs("back")[0]["dag_run_id"]
+    first, run = running.model("back"), running.runs("back")[0]["dag_run_id"]
 
     data = load_iris()
     skops.io.dump(LogisticRegression(C=0.01, max_iter=500).fit(data.data, data.target), mine)
     running.drop("back.json", {**document, "description": "another model"})
     assert wait_for(lambda: running.ended("back", 2), 120) == "success"
-    assert running.release("back") != first
+    assert running.model("back") != first
 
     clear = {"dag_run_id": run, "task_ids": ["iris.template"], "include_downstream": True}
     running.ask(
@@ -194,7 +194,7 @@ def test_clearing_an_old_run_behind_validate_deploys_text_and_model_of_its_time(
         "POST",
         {**clear, "dry_run": False, "only_failed": False, "reset_dag_runs": True},
     )
-    wait_for(lambda: running.release("back") == first, 120, "the first release is back")
+    wait_for(lambda: running.model("back") == first, 120, "the first model is back")
 
 
 def test_a_removed_file_takes_its_dag_along(running: Running) -> None:

@@ -168,6 +168,6 @@ UNUSABLE: dict[str, tuple[str | bytes, tuple[str, ...]]] = {
     "another answer": ("def handler(value):\n    return value\n", ("golden request: expected 3, got 9",)),
     "a model that does not load": (
         b"\x80\x04half a pickle",
-        ("model.pickle: cannot be read by pickle", "scikit-learn"),
+        ("model.pickle: the model is damaged", "save the model again"),
     ),
 }

@@ -50,7 +50,6 @@ SHORT = tuple(
     if mode.id
     in (
         "api-remote-container-distributed",
-        "api-remote-native-atomic",
         "stream-local-container-atomic",
         "stream-remote-native-distributed",
     )

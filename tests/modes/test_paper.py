@@ -76,6 +76,7 @@ def seconds(run: dict[str, Any]) -> float:
     return (ended - begun).total_seconds()
 
 
+@pytest.mark.skipif(os.environ.get("MLPACKER_MODES") != "all", reason="done by make modes")
 def test_case_a_the_model_alone_behind_rest(trusted: Installation) -> None:
     with trusted.live("case-a.json", paper.listing(2)) as units:
         window = [[20.0, 5000.0, 0.0]] * 30

@@ -77,3 +77,30 @@ def administered(folder: Path, **environment: str) -> Iterator[Unit]:
     port = free_port()
     with running(folder, MLPACKER_ADMIN_PORT=str(port), MLPACKER_TOKEN=TOKEN, **environment) as service:
         yield Unit(service, port, folder / ".mlpacker-state")
+
+
+SLOWLY = """
+_load = ScikitLearn.load_model
+
+
+def _slowly(self, path):
+    if Path("slow").exists():
+        __import__("time").sleep(float(Path("slow").read_text()))
+    _load(self, path)
+
+
+ScikitLearn.load_model = _slowly
+"""
+
+
+def load_slowly(folder: Path) -> None:
+    """The bundle in `folder` takes its time to load a model while it is told to be `slow`."""
+    with (folder / "mlpacker_runtime/frameworks/scikit_learn.py").open("a") as file:
+        file.write(SLOWLY)
+
+
+@contextmanager
+def slow(folder: Path, seconds: float) -> Iterator[None]:
+    (folder / "slow").write_text(str(seconds))
+    yield
+    (folder / "slow").unlink()

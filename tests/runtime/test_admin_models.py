@@ -21,8 +21,8 @@ import pytest
 from uv import find_uv_bin
 
 from packer_lib.runtime.contract import MODEL
-from tests.runtime.administering import TOKEN, VERSIONS, Unit, administered, bundle, safe
-from tests.runtime.swapping import APART, Slow, line
+from tests.runtime.administering import TOKEN, VERSIONS, Unit, administered, bundle, load_slowly, safe, slow
+from tests.runtime.swapping import APART, line
 from tests.runtime.test_oip import TRITONCLIENT
 from tests.runtime.test_swap_rest import asked
 from tests.support import ROOT, missing, wait_for
@@ -204,22 +204,22 @@ def test_more_than_there_is_room_for(tmp_path: Path) -> None:
 
 def test_what_takes_too_long_is_taken_back(tmp_path: Path) -> None:
     bundle(tmp_path)
-    joblib.dump(line(1), tmp_path / "one.joblib")
-    slow = pickle.dumps(Slow(tmp_path / "one.joblib", 2))
-    with administered(tmp_path, MLPACKER_UNSAFE_UPLOADS="true") as unit:
-        assert unit.put(slow, "?wait=0.5").status == 504
+    load_slowly(tmp_path)
+    with administered(tmp_path) as unit:
+        with slow(tmp_path, 2):
+            assert unit.put(safe(line(1)), "?wait=0.5").status == 504
         assert unit.put(safe(line(3))).status == 200  # waits for its turn
         assert unit.said() == 1 + 3 * APART
-        reply = unit.put(slow)
-        assert (reply.status, reply.json["serializer"], unit.said()) == (200, "joblib", 1 + APART)
+        with slow(tmp_path, 2):
+            reply = unit.put(safe(line(1)))
+        assert (reply.status, unit.said()) == (200, 1 + APART)
 
 
 def test_who_wants_something_else_meanwhile_has_the_last_word(tmp_path: Path) -> None:
     own = bundle(tmp_path)
-    joblib.dump(line(1), tmp_path / "one.joblib")
-    slow = pickle.dumps(Slow(tmp_path / "one.joblib", 2))
-    with administered(tmp_path, MLPACKER_UNSAFE_UPLOADS="true") as unit, ThreadPoolExecutor(1) as clients:
-        waiting = clients.submit(unit.put, slow)
+    load_slowly(tmp_path)
+    with administered(tmp_path) as unit, ThreadPoolExecutor(1) as clients, slow(tmp_path, 2):
+        waiting = clients.submit(unit.put, safe(line(1)))
         wait_for((unit.state / "wanted.json").exists, 10, "it is wanted")
         (unit.state / "new").write_text(json.dumps({"id": "a deployment", "models": {}}))
         (unit.state / "new").replace(unit.state / "wanted.json")

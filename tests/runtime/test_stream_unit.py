@@ -123,5 +123,6 @@ def test_info_names_the_unit_its_steps_and_its_release(tmp_path: Path, monkeypat
             "replica": 0,
             "steps": [{"name": "add", "kind": "code", "framework": "python"}],
             "models": [],
+            "versions": [],
         }
         worker.signal(signal.SIGTERM)
