@@ -15,6 +15,8 @@ from packer_lib.plan import Plan
 from packer_lib.release import deploy
 from tests.artefacts import cases, hostile
 
+pytestmark = pytest.mark.slow  # more than `make check` has time for
+
 NAMES = tuple(hostile.cases(Path("canary")))
 REASONS = {
     "reduce": "names posix.system, which is no part of a model",

@@ -48,6 +48,8 @@ from packer_lib.runtime.model_files.examine import Report, examine
 from packer_lib.runtime.model_files.names import Standing, standing
 from tests.support import ROOT
 
+pytestmark = pytest.mark.slow  # more than `make check` has time for
+
 ROWS = numpy.random.default_rng(0).random((60, 4))
 LABELS = numpy.arange(60) % 3
 TEXTS = ["alpha beta", "gamma delta", "beta eve", "delta alpha"] * 15
