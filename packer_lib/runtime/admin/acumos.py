@@ -11,7 +11,6 @@ Everything is checked before anything is changed. Answers are in Acumos' words; 
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -22,7 +21,7 @@ from ..chain import Outcome
 from ..contract import ModelUnusable, StepFailed
 from ..manifest import StepSpec
 from ..model_step import ModelStep
-from ..modelrunner.routes import FORM, PREFIX, ROUTES, Backing, Route, refusal
+from ..modelrunner.routes import FORM, PREFIX, ROUTES, Backing, Later, Route, refusal
 from ..predict import Answer, Refused, Wish
 from ..wanted import Staged
 from . import arriving
@@ -52,8 +51,7 @@ class Acumos:
 
     def __init__(self, models: Models, backing: Backing, largest: int) -> None:
         self._models, self._backing, self._largest = models, backing, largest
-        self._answers: Answers | None = None
-        self._lock = asyncio.Lock()
+        self._answers = Later(backing)
 
     async def answer(self, asked: Asked) -> Answer | None:
         path = asked.path.removeprefix(PREFIX)
@@ -69,7 +67,7 @@ class Acumos:
             raise Refused(405, f"{path} takes {route.verb}, got {asked.method}")
         wait(asked)
         asked.require_kind(FORM, self._largest + asked.most)
-        answers = await self._loaded()
+        answers = await self._answers()
         async with arriving.file_in(self._models.state, self._largest) as file:
             sent = await self._sent(route, asked, file, answers)
             if route.verb == "POST":
@@ -181,17 +179,6 @@ class Acumos:
             raise Refused(
                 422, "this model is one of several steps; stage it (?live=false) and ask for it by its version"
             )
-
-    async def _loaded(self) -> Answers:
-        async with self._lock:
-            if self._answers is None:
-                self._answers = await asyncio.to_thread(self._load)
-            return self._answers
-
-    def _load(self) -> Answers:
-        from ..modelrunner.answers import Answers
-
-        return Answers(self._backing)
 
 
 def isolated(step: ModelStep, instances: list[object]) -> list[Outcome]:

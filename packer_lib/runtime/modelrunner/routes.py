@@ -80,13 +80,31 @@ class Backing:
     info: Mapping[str, Any]
 
 
+class Later:
+    """What answers, made at the first request: its libraries are not for the event loop to wait for."""
+
+    def __init__(self, backing: Backing) -> None:
+        self._backing = backing
+        self._made: Answers | None = None
+        self._lock = asyncio.Lock()
+
+    async def __call__(self) -> Answers:
+        async with self._lock:
+            if self._made is None:
+                self._made = await asyncio.to_thread(self._make)
+            return self._made
+
+    def _make(self) -> Answers:
+        from .answers import Answers
+
+        return Answers(self._backing)
+
+
 class ModelRunner:
     """The routes of one unit."""
 
     def __init__(self, backing: Backing) -> None:
-        self._backing = backing
-        self._answers: Answers | None = None
-        self._lock = asyncio.Lock()
+        self._answers = Later(backing)
 
     def kinds(self, path: str) -> Collection[bytes] | None:
         path = path.removeprefix(PREFIX)
@@ -106,23 +124,12 @@ class ModelRunner:
             if verb == "PUT":
                 raise Refused(404, ELSEWHERE)
             require_method(request.method, path, verb)
-            answers = await self._loaded()
+            answers = await self._answers()
             if path not in ROUTES:
                 return await answers.method(path[len(METHODS) :], request)
             return await answers.form(ROUTES[path], request)
         except Refused as refused:
             return refusal(refused)
-
-    async def _loaded(self) -> Answers:
-        async with self._lock:
-            if self._answers is None:
-                self._answers = await asyncio.to_thread(self._load)
-            return self._answers
-
-    def _load(self) -> Answers:
-        from .answers import Answers
-
-        return Answers(self._backing)
 
 
 def refusal(refused: Refused) -> Answer:
